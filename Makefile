@@ -1,0 +1,81 @@
+# Proa's commands. "make demo" and "make test" need a Debian or Ubuntu machine
+# with Go; what else they need they install, and say so.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+GO      ?= go
+BIN     := $(CURDIR)/bin
+RUNTIME := containerd containerd-shim-runc-v2 runc host-local ptp portmap
+# the version that kubectl inside proa says it is
+VERSIONS   := k8s.io/component-base/version
+KUBERNETES := -X $(VERSIONS).gitVersion=v1.36.3 -X $(VERSIONS).gitMajor=1 -X $(VERSIONS).gitMinor=36
+CNI     := github.com/containernetworking/plugins/plugins
+
+export GOFLAGS := -mod=mod
+export CGO_ENABLED := 0
+
+# With root everything can be done; without, what needs it says so.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+
+.PHONY: build tools demo demo-down test test-unit test-e2e lint bench story-plumber packages clean
+
+build: ## bin/proa
+	@echo "· building bin/proa"
+	@$(GO) build -ldflags "-s -w -X main.version=$(VERSION) $(KUBERNETES)" -o $(BIN)/proa ./cmd/proa
+
+## the programs that run containers, from their Go modules
+tools: $(addprefix $(BIN)/,$(RUNTIME))
+
+$(BIN)/containerd $(BIN)/containerd-shim-runc-v2: tools/runtime/go.mod
+	@echo "· building $(@F) (once, a minute)"
+	@cd tools/runtime && $(GO) build -ldflags "-s -w -X github.com/containerd/containerd/v2/version.Version=2.4.2" -o $@ github.com/containerd/containerd/v2/cmd/$(@F)
+
+$(BIN)/runc: tools/runtime/go.mod | packages
+	@echo "· building runc, with seccomp"
+	@cd tools/runtime && CGO_ENABLED=1 $(GO) build -tags seccomp -ldflags "-s -w" -o $@ github.com/opencontainers/runc
+
+$(BIN)/host-local: tools/runtime/go.mod
+	@cd tools/runtime && $(GO) build -ldflags "-s -w" -o $@ $(CNI)/ipam/$(@F)
+$(BIN)/ptp: tools/runtime/go.mod
+	@cd tools/runtime && $(GO) build -ldflags "-s -w" -o $@ $(CNI)/main/$(@F)
+$(BIN)/portmap: tools/runtime/go.mod
+	@cd tools/runtime && $(GO) build -ldflags "-s -w" -o $@ $(CNI)/meta/$(@F)
+
+packages: ## Debian packages that building and running need
+	@tools/packages.sh
+
+$(BIN)/twin.tar: examples/plumber/twin/main.go examples/pack/main.go
+	@echo "· building the example image"
+	@$(GO) build -ldflags "-s -w" -o $(BIN)/twin ./examples/plumber/twin
+	@$(GO) run ./examples/pack --name mdneuzerling/plumber-on-k8s --program $(BIN)/twin --port 8000 --out $@
+
+demo: build tools $(BIN)/twin.tar ## a cluster with the example of the README in it
+	@$(SUDO) tools/demo.sh $(BIN)
+
+demo-down:
+	@$(SUDO) $(BIN)/proa delete
+
+test: build tools $(BIN)/twin.tar ## all tests, from units to real containers
+	@$(SUDO) env "PATH=$$PATH" HOME="$$HOME" PROA_RUNTIME_DIR=$(BIN) PROA_BIN=$(BIN)/proa GOFLAGS=$(GOFLAGS) CGO_ENABLED=0 \
+		$(GO) test -timeout 45m $(TESTFLAGS) ./...
+
+test-unit: ## those that need neither root nor the runtime
+	@$(GO) test $(TESTFLAGS) ./internal/... ./cmd/...
+
+test-e2e: build tools $(BIN)/twin.tar
+	@$(SUDO) env "PATH=$$PATH" HOME="$$HOME" PROA_RUNTIME_DIR=$(BIN) PROA_BIN=$(BIN)/proa GOFLAGS=$(GOFLAGS) CGO_ENABLED=0 \
+		$(GO) test -timeout 45m -v $(TESTFLAGS) ./test/...
+
+story-plumber: build tools ## story 1 with the real R image, built from Debian packages
+	@$(SUDO) env "PATH=$$PATH" HOME="$$HOME" examples/plumber/build-image.sh $(BIN)/plumber.tar
+	@$(SUDO) env "PATH=$$PATH" HOME="$$HOME" PROA_RUNTIME_DIR=$(BIN) PROA_BIN=$(BIN)/proa PROA_PLUMBER_IMAGE=$(BIN)/plumber.tar GOFLAGS=$(GOFLAGS) CGO_ENABLED=0 \
+		$(GO) test -timeout 30m -v -run 'TestPlumber' ./test/e2e
+
+bench: build tools $(BIN)/twin.tar ## the figures of the README
+	@$(SUDO) env "PATH=$$PATH" HOME="$$HOME" tools/bench.sh $(BIN)
+
+lint:
+	@$(GO) vet ./...
+	@command -v golangci-lint >/dev/null && golangci-lint run || echo "· golangci-lint is not installed: only go vet ran"
+
+clean:
+	rm -rf $(BIN)

@@ -1,0 +1,183 @@
+package wire
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"io"
+	"iter"
+	"strconv"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
+	"sigs.k8s.io/yaml"
+)
+
+// Document is a whole object: the body with apiVersion and kind in front, in
+// the envelope for protobuf. An empty gvk says that the body names its kind
+// itself, as those of custom resources do. JSON ends in a line end.
+func Document(gvk schema.GroupVersionKind, body []byte, m Media) ([]byte, error) {
+	switch m {
+	case Protobuf:
+		return appendEnvelope(make([]byte, 0, len(body)+96), gvk, body), nil
+	case YAML:
+		return yaml.JSONToYAML(appendJSON(nil, gvk, body))
+	}
+	return append(appendJSON(make([]byte, 0, len(body)+96), gvk, body), '\n'), nil
+}
+
+func appendJSON(dst []byte, gvk schema.GroupVersionKind, body []byte) []byte {
+	if gvk.Empty() {
+		return append(dst, body...)
+	}
+	dst = append(dst, `{"kind":`...)
+	dst = strconv.AppendQuote(dst, gvk.Kind)
+	dst = append(dst, `,"apiVersion":`...)
+	dst = strconv.AppendQuote(dst, apiVersion(gvk))
+	if len(body) > len("{}") {
+		dst = append(dst, ',')
+	}
+	return append(dst, body[1:]...)
+}
+
+// The protobuf below is that of k8s.io/apimachinery/pkg/runtime.Unknown
+// {typeMeta 1, raw 2, contentEncoding 3, contentType 4}, whose TypeMeta is
+// {apiVersion 1, kind 2}; of lists {metadata 1, items 2}; and of
+// metav1.WatchEvent {type 1, object 2 {raw 1}}.
+
+func appendEnvelope(dst []byte, gvk schema.GroupVersionKind, raw []byte) []byte {
+	dst = appendEnvelopeHead(dst, gvk, len(raw))
+	dst = append(dst, raw...)
+	return append(dst, envelopeTail...)
+}
+
+func appendEnvelopeHead(dst []byte, gvk schema.GroupVersionKind, raw int) []byte {
+	version := apiVersion(gvk)
+	meta := lengthField(len(version)) + lengthField(len(gvk.Kind))
+	dst = append(dst, envelope...)
+	dst = appendLength(dst, 1, meta)
+	dst = append(appendLength(dst, 1, len(version)), version...)
+	dst = append(appendLength(dst, 2, len(gvk.Kind)), gvk.Kind...)
+	return appendLength(dst, 2, raw)
+}
+
+// envelopeTail is an empty contentEncoding and contentType.
+const envelopeTail = "\x1a\x00\x22\x00"
+
+// appendLength begins a length-delimited field.
+func appendLength(dst []byte, field, n int) []byte {
+	dst = append(dst, byte(field<<3|2))
+	return binary.AppendUvarint(dst, uint64(n))
+}
+
+// lengthField is how many bytes a length-delimited field of n bytes takes.
+func lengthField(n int) int {
+	size := 2 + n
+	for v := n; v >= 0x80; v >>= 7 {
+		size++
+	}
+	return size
+}
+
+// List writes a list document of many bodies. gvk is the list's ("PodList").
+// For protobuf the bodies are ranged over twice, once for their sizes. The
+// first error of bodies ends the list, and nothing can mend what was written.
+func List(w io.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMeta, bodies iter.Seq2[[]byte, error], m Media) error {
+	switch m {
+	case Protobuf:
+		return listProtobuf(w, gvk, meta, bodies)
+	case YAML:
+		return listYAML(w, gvk, meta, bodies)
+	}
+	out := bufio.NewWriterSize(w, 64<<10)
+	if err := listJSON(out, gvk, meta, bodies); err != nil {
+		return err
+	}
+	return out.Flush()
+}
+
+func listJSON(out *bufio.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMeta, bodies iter.Seq2[[]byte, error]) error {
+	head, err := json.Marshal(struct {
+		Metadata *metav1.ListMeta `json:"metadata"`
+	}{meta})
+	if err != nil {
+		return err
+	}
+	head = appendJSON(nil, gvk, head)
+	out.Write(head[:len(head)-1])
+	out.WriteString(`,"items":[`)
+	first := true
+	for body, err := range bodies {
+		if err != nil {
+			return err
+		}
+		if !first {
+			out.WriteByte(',')
+		}
+		first = false
+		if _, err := out.Write(body); err != nil {
+			return err
+		}
+	}
+	_, err = out.WriteString("]}\n")
+	return err
+}
+
+func listProtobuf(w io.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMeta, bodies iter.Seq2[[]byte, error]) error {
+	head, err := meta.Marshal()
+	if err != nil {
+		return err
+	}
+	size := lengthField(len(head))
+	for body, err := range bodies {
+		if err != nil {
+			return err
+		}
+		size += lengthField(len(body))
+	}
+	out := bufio.NewWriterSize(w, 64<<10)
+	scratch := appendEnvelopeHead(nil, gvk, size)
+	scratch = append(appendLength(scratch, 1, len(head)), head...)
+	out.Write(scratch)
+	for body, err := range bodies {
+		if err != nil {
+			return err
+		}
+		out.Write(appendLength(scratch[:0], 2, len(body)))
+		if _, err := out.Write(body); err != nil {
+			return err
+		}
+	}
+	out.WriteString(envelopeTail)
+	return out.Flush()
+}
+
+// Event is one frame of a watch: a line of JSON, a length-delimited protobuf
+// message, or a YAML document. It is appended to dst. An empty gvk says that the
+// body names its kind itself. The object of an ERROR event is a Status.
+func Event(dst []byte, event watch.EventType, gvk schema.GroupVersionKind, body []byte, m Media) []byte {
+	switch m {
+	case Protobuf:
+		return eventProtobuf(dst, event, gvk, body)
+	case YAML:
+		return eventYAML(dst, event, gvk, body)
+	}
+	dst = append(dst, `{"type":"`...)
+	dst = append(dst, event...)
+	dst = append(dst, `","object":`...)
+	dst = appendJSON(dst, gvk, body)
+	return append(dst, '}', '\n')
+}
+
+func eventProtobuf(dst []byte, event watch.EventType, gvk schema.GroupVersionKind, body []byte) []byte {
+	start := len(dst)
+	dst = append(dst, 0, 0, 0, 0) // the frame's length, known at the end
+	dst = append(appendLength(dst, 1, len(event)), event...)
+	object := len(appendEnvelopeHead(nil, gvk, len(body))) + len(body) + len(envelopeTail)
+	dst = appendLength(dst, 2, lengthField(object))
+	dst = appendLength(dst, 1, object)
+	dst = appendEnvelope(dst, gvk, body)
+	binary.BigEndian.PutUint32(dst[start:], uint32(len(dst)-start-4))
+	return dst
+}

@@ -1,0 +1,155 @@
+// Package table writes Tables, the form in which kubectl shows objects.
+package table
+
+import (
+	"encoding/json"
+	"io"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/proa-dev/proa/internal/api"
+	"github.com/proa-dev/proa/internal/cache"
+)
+
+// Options of a table.
+type Options struct {
+	Kind    *api.Kind
+	Version string // of meta.k8s.io
+	Include metav1.IncludeObjectPolicy
+	// Whole gives the document of an object, for Include = Object.
+	Whole func(*cache.Item) ([]byte, error)
+	// NoColumns leaves the column definitions out: later events of a watch.
+	NoColumns bool
+}
+
+// usual are the columns of kinds that name none.
+var usual = []metav1.TableColumnDefinition{
+	{Name: "Name", Type: "string", Format: "name", Description: metav1.ObjectMeta{}.SwaggerDoc()["name"]},
+	{Name: "Created At", Type: "date", Description: metav1.ObjectMeta{}.SwaggerDoc()["creationTimestamp"]},
+}
+
+// Columns of a kind.
+func Columns(k *api.Kind) []metav1.TableColumnDefinition {
+	if k.Row == nil {
+		return usual
+	}
+	return k.Columns
+}
+
+func cells(k *api.Kind, obj api.Object) []any {
+	if k.Row != nil {
+		return k.Row(obj)
+	}
+	return []any{obj.GetName(), obj.GetCreationTimestamp().UTC().Format(time.RFC3339)}
+}
+
+// Write a table of items. meta is that of the list, or has the resourceVersion of
+// the one object.
+func Write(w io.Writer, o Options, meta metav1.ListMeta, items []*cache.Item) error {
+	head, err := json.Marshal(struct {
+		metav1.TypeMeta
+		Metadata metav1.ListMeta                `json:"metadata"`
+		Columns  []metav1.TableColumnDefinition `json:"columnDefinitions"`
+	}{
+		metav1.TypeMeta{Kind: "Table", APIVersion: "meta.k8s.io/" + o.Version}, meta, o.columns(),
+	})
+	if err != nil {
+		return err
+	}
+	buf := append(head[:len(head)-1], `,"rows":[`...)
+	for i, item := range items {
+		if i > 0 {
+			buf = append(buf, ',')
+		}
+		if buf, err = o.row(buf, item); err != nil {
+			return err
+		}
+		if len(buf) > 32<<10 {
+			if _, err := w.Write(buf); err != nil {
+				return err
+			}
+			buf = buf[:0]
+		}
+	}
+	_, err = w.Write(append(buf, "]}\n"...))
+	return err
+}
+
+func (o Options) columns() []metav1.TableColumnDefinition {
+	if o.NoColumns {
+		return nil
+	}
+	return Columns(o.Kind)
+}
+
+func (o Options) row(buf []byte, item *cache.Item) ([]byte, error) {
+	c, err := json.Marshal(cells(o.Kind, item.Object))
+	if err != nil {
+		return nil, err
+	}
+	buf = append(append(buf, `{"cells":`...), c...)
+	buf = append(buf, `,"object":`...)
+	switch o.Include {
+	case metav1.IncludeNone:
+		buf = append(buf, "null"...)
+	case metav1.IncludeObject:
+		doc, err := o.Whole(item)
+		if err != nil {
+			return nil, err
+		}
+		buf = append(buf, trim(doc)...)
+	default:
+		body, err := Metadata(item)
+		if err != nil {
+			return nil, err
+		}
+		buf = append(buf, `{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/`...)
+		buf = append(append(buf, o.Version...), `",`...)
+		buf = append(buf, body[1:]...)
+	}
+	return append(buf, '}'), nil
+}
+
+func trim(doc []byte) []byte {
+	for len(doc) > 0 && doc[len(doc)-1] == '\n' {
+		doc = doc[:len(doc)-1]
+	}
+	return doc
+}
+
+// Metadata is the body of an object's PartialObjectMetadata in JSON, made once.
+func Metadata(item *cache.Item) ([]byte, error) {
+	body, err := item.Remember("metadata", func() (any, error) {
+		b, err := json.Marshal(struct {
+			Metadata any `json:"metadata"`
+		}{metadataOf(item.Object)})
+		return b, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return body.([]byte), nil
+}
+
+func metadataOf(obj api.Object) any {
+	if u, custom := obj.(*unstructured.Unstructured); custom {
+		return u.Object["metadata"]
+	}
+	return Partial(obj, schema.GroupVersionKind{}).ObjectMeta
+}
+
+// Partial is the metadata of an object as an object of its own; the parts are shared.
+func Partial(obj api.Object, gvk schema.GroupVersionKind) *metav1.PartialObjectMetadata {
+	p := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+		Name: obj.GetName(), GenerateName: obj.GetGenerateName(), Namespace: obj.GetNamespace(), SelfLink: obj.GetSelfLink(),
+		UID: obj.GetUID(), ResourceVersion: obj.GetResourceVersion(), Generation: obj.GetGeneration(),
+		CreationTimestamp: obj.GetCreationTimestamp(), DeletionTimestamp: obj.GetDeletionTimestamp(),
+		DeletionGracePeriodSeconds: obj.GetDeletionGracePeriodSeconds(), Labels: obj.GetLabels(), Annotations: obj.GetAnnotations(),
+		OwnerReferences: obj.GetOwnerReferences(), Finalizers: obj.GetFinalizers(), ManagedFields: obj.GetManagedFields(),
+	}}
+	p.SetGroupVersionKind(gvk)
+	return p
+}

@@ -1,0 +1,242 @@
+package apiserver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/proa-dev/proa/internal/api"
+	"github.com/proa-dev/proa/internal/api/wire"
+	"github.com/proa-dev/proa/internal/apiserver/negotiate"
+	"github.com/proa-dev/proa/internal/apiserver/request"
+	"github.com/proa-dev/proa/internal/apiserver/table"
+	"github.com/proa-dev/proa/internal/apiserver/verbs"
+	"github.com/proa-dev/proa/internal/cache"
+)
+
+// A watch without a timeout of its own lasts between once and twice minWatch, so
+// that many do not end together.
+const minWatch = 30 * time.Minute
+
+// bookmarkEvery is how often a watch that wants them is told how far it is.
+const bookmarkEvery = time.Minute
+
+// chunk of events is written at once, at most.
+const chunk = 64 << 10
+
+// When more than a crowd of watches run, each is written to at most once per
+// pace: what comes in bursts goes out in batches. A write costs ten times what an
+// event costs. An event after a quiet time goes out at once.
+const (
+	crowd = 100
+	pace  = 10 * time.Millisecond
+)
+
+func (s *Server) watch(w *response, r *http.Request, q *verbs.Request, i *request.Info) {
+	want, err := negotiate.Accept(r, custom(q.Kind), true)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	o, err := s.listOptions(r, q.Kind, i)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	out := &watchWriter{w: w, kind: q.Kind, want: want}
+	if want.Form == negotiate.Table {
+		if out.table, err = s.tableOptions(r, q.Kind, want); err != nil {
+			s.fail(w, r, err)
+			return
+		}
+	}
+	timeout := time.Duration(float64(minWatch) * (1 + rand.Float64()))
+	if o.timeout != nil && *o.timeout > 0 {
+		timeout = time.Duration(*o.timeout) * time.Second
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), timeout)
+	defer cancel()
+	q.Name = ""
+	running, err := s.verbs.Watch(ctx, q, verbs.WatchOptions{Selector: o.Selector, ResourceVersion: o.ResourceVersion, SendInitialEvents: o.sendInitial})
+	if err != nil && !apierrors.IsResourceExpired(err) {
+		s.fail(w, r, err)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", want.Media.StreamType())
+	h.Set("Cache-Control", "no-cache, private")
+	w.WriteHeader(http.StatusOK)
+	if err != nil { // too old: the stream says so
+		out.fail(err)
+		return
+	}
+	defer running.Stop()
+	s.metrics.watching(1)
+	defer s.metrics.watching(-1)
+	s.tell(ctx, out, running, o)
+}
+
+// tell a client what happens until ctx ends, the client goes, or the server stops.
+func (s *Server) tell(ctx context.Context, out *watchWriter, running *verbs.Watch, o listOptions) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer s.onClosing(cancel)()
+	initialEnd := o.sendInitial != nil && *o.sendInitial && o.bookmarks
+	next := time.Now().Add(bookmarkEvery)
+	var events []verbs.Event
+	for first := true; ; first = false {
+		var err error
+		var at int64
+		if o.bookmarks {
+			wait, done := context.WithDeadline(ctx, next)
+			events, at, err = running.Next(wait, events)
+			done()
+		} else {
+			events, at, err = running.Next(ctx, events)
+		}
+		switch {
+		case err == nil:
+		case ctx.Err() != nil: // the time is up, the client went, or the server stops
+			if o.bookmarks && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				out.bookmark(running.Revision(), false)
+				out.flush()
+			}
+			return
+		case errors.Is(err, context.DeadlineExceeded):
+			next = time.Now().Add(bookmarkEvery)
+			if out.bookmark(running.Revision(), false) != nil || out.flush() != nil {
+				return
+			}
+			continue
+		case errors.Is(err, cache.ErrStopped): // the kind is served no more, or the server stops
+			return
+		default:
+			out.fail(err)
+			return
+		}
+		for n := range events {
+			if out.event(events[n]) != nil {
+				return
+			}
+		}
+		clear(events)
+		if first && initialEnd && out.bookmark(at, true) != nil {
+			return
+		}
+		if out.flush() != nil {
+			return
+		}
+		if s.metrics.watchers.Load() > crowd {
+			select {
+			case <-ctx.Done():
+			case <-time.After(pace):
+			}
+		}
+	}
+}
+
+// watchWriter writes the frames of a watch.
+type watchWriter struct {
+	w     *response
+	kind  api.Served
+	want  negotiate.Want
+	table table.Options
+	buf   []byte
+}
+
+// event adds a frame.
+func (o *watchWriter) event(e verbs.Event) error {
+	gvk, body, err := o.body(e.Item)
+	if err != nil {
+		return err
+	}
+	return o.frame(e.Type, gvk, body)
+}
+
+func (o *watchWriter) frame(t watch.EventType, gvk schema.GroupVersionKind, body []byte) error {
+	o.buf = wire.Event(o.buf, t, gvk, body, o.want.Media)
+	if len(o.buf) < chunk {
+		return nil
+	}
+	_, err := o.w.Write(o.buf)
+	o.buf = o.buf[:0]
+	return err
+}
+
+// body of an item in the form that is wanted, and what is to be said of its kind.
+func (o *watchWriter) body(item *cache.Item) (schema.GroupVersionKind, []byte, error) {
+	switch o.want.Form {
+	case negotiate.Table:
+		var b bytes.Buffer
+		meta := metav1.ListMeta{ResourceVersion: item.Object.GetResourceVersion()}
+		err := table.Write(&b, o.table, meta, []*cache.Item{item})
+		o.table.NoColumns = true
+		return schema.GroupVersionKind{}, bytes.TrimRight(b.Bytes(), "\n"), err
+	case negotiate.Metadata:
+		if o.want.Media == wire.Protobuf {
+			b, err := metadataBody(item, o.want)
+			return o.want.GVK(false), b, err
+		}
+		b, err := table.Metadata(item)
+		return o.want.GVK(false), b, err
+	}
+	b, err := verbs.Body(item, o.kind, o.want.Media)
+	return kindOf(item, o.kind), b, err
+}
+
+func (o *watchWriter) bookmark(revision int64, initialEnd bool) error {
+	obj := verbs.Bookmark(o.kind.Kind, revision, initialEnd)
+	if o.want.Form == negotiate.Table { // an empty table that has a revision
+		var b bytes.Buffer
+		opts := o.table
+		opts.NoColumns = true
+		items := []*cache.Item{}
+		if initialEnd { // its mark is on the row's object
+			items = append(items, &cache.Item{Object: obj, Revision: revision})
+		}
+		if err := table.Write(&b, opts, metav1.ListMeta{ResourceVersion: strconv.FormatInt(revision, 10)}, items); err != nil {
+			return err
+		}
+		return o.frame(watch.Bookmark, schema.GroupVersionKind{}, bytes.TrimRight(b.Bytes(), "\n"))
+	}
+	gvk, body, err := o.body(&cache.Item{Object: obj, Revision: revision})
+	if err != nil {
+		return err
+	}
+	return o.frame(watch.Bookmark, gvk, body)
+}
+
+// fail ends the watch with an ERROR event.
+func (o *watchWriter) fail(err error) {
+	status := statusOf(err)
+	body, err := wire.Body(&status, o.want.Media)
+	if err != nil {
+		return
+	}
+	if o.frame(watch.Error, statusGVK, body) == nil {
+		o.flush()
+	}
+}
+
+func (o *watchWriter) flush() error {
+	if len(o.buf) > 0 {
+		if _, err := o.w.Write(o.buf); err != nil {
+			return err
+		}
+		o.buf = o.buf[:0]
+	}
+	o.w.Flush()
+	if cap(o.buf) > 4*chunk { // once there were many; now it is idle
+		o.buf = nil
+	}
+	return nil
+}

@@ -1,0 +1,240 @@
+package cluster
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+
+	"golang.org/x/sync/errgroup"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/version"
+
+	"github.com/proa-dev/proa/internal/api"
+	"github.com/proa-dev/proa/internal/api/kinds"
+	"github.com/proa-dev/proa/internal/api/wire"
+	"github.com/proa-dev/proa/internal/apiserver"
+	"github.com/proa-dev/proa/internal/apiserver/admission"
+	"github.com/proa-dev/proa/internal/apiserver/allocate"
+	"github.com/proa-dev/proa/internal/apiserver/auth"
+	"github.com/proa-dev/proa/internal/apiserver/extension"
+	"github.com/proa-dev/proa/internal/apiserver/extension/aggregate"
+	"github.com/proa-dev/proa/internal/apiserver/extension/hook"
+	"github.com/proa-dev/proa/internal/apiserver/inprocess"
+	"github.com/proa-dev/proa/internal/apiserver/managedfields"
+	"github.com/proa-dev/proa/internal/apiserver/openapi"
+	"github.com/proa-dev/proa/internal/apiserver/request"
+	"github.com/proa-dev/proa/internal/apiserver/stream"
+	"github.com/proa-dev/proa/internal/cache"
+	"github.com/proa-dev/proa/internal/client"
+	"github.com/proa-dev/proa/internal/client/local"
+	"github.com/proa-dev/proa/internal/cluster/pki"
+	"github.com/proa-dev/proa/internal/cluster/registry"
+	"github.com/proa-dev/proa/internal/store"
+	"github.com/proa-dev/proa/internal/store/etcd"
+)
+
+// kubernetesVersion that clients are told.
+var kubernetesVersion = version.Info{Major: "1", Minor: "36", GitVersion: "v1.36.3", Platform: "linux/" + goarch, GoVersion: goversion}
+
+// server is the control plane, built but not running.
+type server struct {
+	*Config
+	certs    *certificates
+	store    store.Store
+	catalog  *api.Catalog
+	cache    *cache.Cache
+	api      *apiserver.Server
+	accounts *auth.ServiceAccounts
+	custom   *extension.Resources
+	others   *aggregate.Aggregator
+	images   *registry.Store
+	listener net.Listener
+	ready    chan struct{} // closed when the bootstrap objects are there
+}
+
+// port that the API is served on.
+func (s *server) port() int { return s.listener.Addr().(*net.TCPAddr).Port }
+
+// url of the API, for nodes and pods.
+func (s *server) url() string {
+	return "https://" + net.JoinHostPort(s.Server.AdvertiseAddress.String(), strconv.Itoa(s.port()))
+}
+
+func (c *Config) openServer(ctx context.Context) (s *server, err error) {
+	s = &server{Config: c, ready: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	address := net.JoinHostPort(c.Server.BindAddress, strconv.Itoa(c.Server.SecurePort))
+	if s.listener, err = net.Listen("tcp", address); err != nil {
+		return s, fmt.Errorf("the API cannot be served on %s: %w (stop what uses it, or choose another with --secure-port)", address, err)
+	}
+	if s.certs, err = c.openCertificates(); err != nil {
+		return s, err
+	}
+	if s.store, err = c.openStore(ctx); err != nil {
+		return s, err
+	}
+	if s.images, err = registry.Open(c.DataDir + "/images"); err != nil {
+		return s, err
+	}
+	if err = s.images.AddPause(); err != nil {
+		return s, err
+	}
+	s.catalog = kinds.Catalog()
+	s.cache = cache.New(cache.Config{
+		Store: s.store, Catalog: s.catalog, Logger: c.logFor("cache"),
+		Decode: func(k *api.Kind, e store.Entry) (api.Object, error) {
+			return wire.DecodeStorage(k, e.Value, e.Revision)
+		},
+	})
+	s.api, err = s.newAPI()
+	return s, err
+}
+
+func (c *Config) openStore(ctx context.Context) (store.Store, error) {
+	s := c.Server
+	log := c.logFor("etcd")
+	if len(s.EtcdServers) == 0 {
+		return etcd.Open(ctx, etcd.Config{Dir: c.DataDir + "/etcd", Logger: log})
+	}
+	cfg := etcd.External{Endpoints: s.EtcdServers}
+	if s.EtcdCA != "" || s.EtcdCert != "" {
+		t, err := pki.ClientTLS(s.EtcdCA, s.EtcdCert, s.EtcdKey)
+		if err != nil {
+			return nil, fmt.Errorf("--etcd-cafile, --etcd-certfile, --etcd-keyfile: %w", err)
+		}
+		cfg.TLS = t
+	}
+	return etcd.Dial(ctx, cfg)
+}
+
+func (s *server) newAPI() (*apiserver.Server, error) {
+	of := func(k *api.Kind) cache.Reader { return s.cache.Of(k) }
+	issuer := "https://kubernetes.default.svc." + s.Server.ClusterDomain
+	who, err := auth.New(auth.Config{
+		Catalog: s.catalog, Of: of, Issuer: issuer,
+		ClientCA: func() *x509.CertPool { return s.certs.ca.Pool() },
+		Signers:  []crypto.Signer{s.certs.accounts},
+	})
+	if err != nil {
+		return nil, err
+	}
+	hooks := hook.New(s.catalog, of)
+	documents := openapi.New(s.catalog, kubernetesVersion.GitVersion)
+	s.custom = extension.New(extension.Config{Catalog: s.catalog, Cache: s.cache, OpenAPI: documents, Hooks: hooks, Log: s.logFor("custom resources")})
+	fields := managedfields.New(s.catalog, &openapi.Types{}, s.custom.TypeConverter)
+	s.accounts = who.ServiceAccounts
+	admit, err := admission.Builtin(admission.Config{
+		Catalog: s.catalog, Of: of, RBAC: who.RBAC, Authorizer: who.Authorizer,
+		Hooks: hooks, Charge: s.charge, Merge: fields.Merge, Log: s.logFor("admission"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.others = aggregate.New(aggregate.Config{
+		Catalog: s.catalog, Of: of, Hooks: hooks, Log: s.logFor("aggregation"),
+		Certificate: s.certs.proxyClient.Dial,
+	})
+	return apiserver.New(apiserver.Config{
+		Aggregated: s.others.Serve, Groups: s.others.Groups,
+		Catalog: s.catalog, Cache: s.cache, Store: s.store, Shared: len(s.Server.EtcdServers) > 0,
+		Authenticator: who.Authenticator, Authorizer: who.Authorizer, Admission: admit,
+		Fields: fields,
+		Review: who.Reviews.Answer, Tokens: who.ServiceAccounts, OpenID: who.ServiceAccounts.Keys,
+		ServiceCIDRs: s.Server.ServiceCIDRs, NodePorts: allocate.Ports{From: int32(s.Server.NodePorts.From), To: int32(s.Server.NodePorts.To)},
+		OpenAPI: documents,
+		Kubelet: stream.Config{TLS: s.certs.toKubelets()},
+		Version: kubernetesVersion,
+		Checks:  []apiserver.Check{{Name: "poststarthook/bootstrap", Ready: true, Do: s.bootstrapped}},
+		Extra:   s.extra(),
+		Log:     s.logFor("api"),
+	})
+}
+
+// self is this server as a user of its own.
+func (s *server) self() *inprocess.User {
+	return &inprocess.User{Verbs: s.api.Verbs(), User: &request.User{Name: "system:apiserver", Groups: []string{request.Masters, request.Authenticated}}}
+}
+
+// charge stores what is used of a quota.
+func (s *server) charge(ctx context.Context, q *corev1.ResourceQuota) error {
+	k, ok := s.catalog.Type(q)
+	if !ok {
+		return nil
+	}
+	_, err := s.self().Update(ctx, k, "status", q, "kube-apiserver", false)
+	return err
+}
+
+func (s *server) bootstrapped(context.Context) error {
+	select {
+	case <-s.ready:
+		return nil
+	default:
+		return errors.New("the objects every cluster has are not there yet")
+	}
+}
+
+func (s *server) extra() map[string]http.Handler {
+	e := &edge{ca: s.certs.ca, params: s.params(), images: &registry.Manager{Store: s.images}}
+	return map[string]http.Handler{"/proa/v1/": e, "/v2/": s.images.Mirror(), "/debug/pprof/": profiles()}
+}
+
+func (s *server) params() Params {
+	return Params{
+		Name: s.Name, Authority: string(s.certs.ca.PEM), ServiceCIDRs: s.Server.ServiceCIDRs, ClusterCIDRs: s.Server.ClusterCIDRs,
+		NodePorts: s.Server.NodePorts, ClusterDomain: s.Server.ClusterDomain, ClusterDNS: s.Server.ClusterDNS, DNSPort: s.Server.DNSPort,
+	}
+}
+
+// as is a connection in the name of a user, by calls in this process.
+func (s *server) as(name string, groups ...string) client.Conn {
+	return local.New(local.Config{
+		Server:  &inprocess.User{Verbs: s.api.Verbs(), User: &request.User{Name: name, Groups: append(groups, request.Authenticated)}},
+		Cache:   s.cache,
+		Catalog: s.catalog,
+		Manager: managerOf(name),
+	})
+}
+
+// run everything until ctx ends.
+func (s *server) run(parent context.Context) error {
+	g, ctx := errgroup.WithContext(parent)
+	g.Go(func() error { return s.cache.Run(ctx) })
+	g.Go(func() error { return s.api.Serve(ctx, s.listener, s.certs.tls()) })
+	select {
+	case <-s.cache.Ready():
+	case <-ctx.Done():
+		return wait(g, parent)
+	}
+	if err := s.custom.Start(ctx, s.self()); err != nil {
+		return stopped(g, err)
+	}
+	g.Go(func() error { return s.custom.Run(ctx) })
+	g.Go(func() error { return s.others.Run(ctx, s.self()) })
+	if err := s.start(ctx, g); err != nil {
+		return stopped(g, err)
+	}
+	return wait(g, parent)
+}
+
+// close what is open when nothing runs any more.
+func (s *server) close() {
+	if s.listener != nil {
+		s.listener.Close()
+	}
+	if s.store != nil {
+		if err := s.store.Close(); err != nil {
+			s.Log.Error("the store did not close well", "err", err)
+		}
+	}
+}

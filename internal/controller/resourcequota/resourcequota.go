@@ -1,0 +1,187 @@
+// Package resourcequota keeps the usage in the status of ResourceQuotas: what is
+// there of each kind that a quota limits.
+package resourcequota
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/proa-dev/proa/internal/api"
+	"github.com/proa-dev/proa/internal/api/quota"
+	"github.com/proa-dev/proa/internal/client"
+	"github.com/proa-dev/proa/internal/controller/loop"
+)
+
+// Controller of ResourceQuotas. It watches a kind only once a quota limits it.
+type Controller struct {
+	queue  *loop.Queue
+	in     *client.Informer[*corev1.ResourceQuota]
+	quotas client.Client[*corev1.ResourceQuota]
+	log    *slog.Logger
+	now    func() time.Time
+
+	mu      sync.Mutex
+	watched map[*api.Kind]bool
+	want    chan *api.Kind
+}
+
+// New controller.
+func New(in *client.Informers, log *slog.Logger) *Controller {
+	c := &Controller{
+		queue:   loop.NewQueue("resourcequota", log),
+		in:      client.Shared[*corev1.ResourceQuota](in, client.Scope{}),
+		quotas:  client.For[*corev1.ResourceQuota](in.Conn()),
+		log:     log.With("controller", "resourcequota"),
+		now:     time.Now,
+		watched: map[*api.Kind]bool{},
+		want:    make(chan *api.Kind, 64),
+	}
+	c.in.OnChange(func(_, now *corev1.ResourceQuota) {
+		if now != nil {
+			c.queue.AddObject(now)
+		}
+	})
+	return c
+}
+
+// Run implements loop.Controller.
+func (c *Controller) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case k := <-c.want:
+				wg.Go(func() { c.watch(ctx, k) })
+			}
+		}
+	})
+	return c.queue.Run(ctx, 4, c.reconcile, c.in.Synced())
+}
+
+// watch a kind: what comes, goes or changes what it counts for wakes the quotas
+// of its namespace.
+func (c *Controller) watch(ctx context.Context, k *api.Kind) {
+	events, err := c.quotas.Conn().Watch(ctx, k, client.Scope{})
+	if err != nil {
+		if ctx.Err() == nil {
+			c.log.Error("a kind is not watched: quotas of it are counted late", "kind", k.GroupVersionKind, "err", err)
+		}
+		return
+	}
+	defer events.Stop()
+	for {
+		batch, err := events.Next(ctx)
+		if err != nil {
+			return
+		}
+		for _, e := range batch {
+			obj := e.New
+			if obj == nil {
+				obj = e.Old
+			}
+			quotas := c.in.List(obj.GetNamespace(), nil)
+			if len(quotas) == 0 {
+				continue
+			}
+			if e.Old != nil && e.New != nil {
+				now := c.now()
+				if equality.Semantic.DeepEqual(quota.Usage(k, e.Old, now), quota.Usage(k, e.New, now)) && sameScopes(quotas, e.Old, e.New) {
+					continue
+				}
+			}
+			for _, q := range quotas {
+				c.queue.AddObject(q)
+			}
+		}
+	}
+}
+
+func sameScopes(quotas []*corev1.ResourceQuota, a, b api.Object) bool {
+	return !slices.ContainsFunc(quotas, func(q *corev1.ResourceQuota) bool { return quota.Matches(q, a) != quota.Matches(q, b) })
+}
+
+func (c *Controller) reconcile(ctx context.Context, key string) (time.Duration, error) {
+	namespace, name := loop.Split(key)
+	q, err := c.quotas.Get(ctx, namespace, name)
+	if apierrors.IsNotFound(err) {
+		return 0, nil
+	}
+	if err != nil || q.DeletionTimestamp != nil {
+		return 0, err
+	}
+	conn := c.quotas.Conn()
+	used := corev1.ResourceList{}
+	now := c.now()
+	var again time.Duration
+	for _, k := range conn.Catalog().All() {
+		if !limits(q, k) {
+			continue
+		}
+		c.follow(ctx, k)
+		objs, _, err := conn.List(ctx, k, namespace, client.ListOptions{})
+		if err != nil {
+			return 0, err
+		}
+		for name, v := range quota.Used(q, k, objs, now) {
+			used[name] = v
+		}
+		for _, o := range objs { // a pod that outstays its grace ceases to count by time alone
+			if p, ok := o.(*corev1.Pod); ok && p.DeletionTimestamp != nil && p.DeletionGracePeriodSeconds != nil {
+				left := p.DeletionTimestamp.Add(time.Duration(*p.DeletionGracePeriodSeconds) * time.Second).Sub(now)
+				if left > 0 && (again == 0 || left < again) {
+					again = left
+				}
+			}
+		}
+	}
+	st := corev1.ResourceQuotaStatus{Hard: q.Spec.Hard.DeepCopy(), Used: used}
+	if equality.Semantic.DeepEqual(st, q.Status) {
+		return again, nil
+	}
+	out := q.DeepCopy()
+	out.Status = st
+	_, err = c.quotas.UpdateStatus(ctx, out)
+	if apierrors.IsNotFound(err) {
+		return 0, nil
+	}
+	return again, err
+}
+
+func limits(q *corev1.ResourceQuota, k *api.Kind) bool {
+	if k.Cluster || k.Virtual || !k.Does("list") {
+		return false
+	}
+	for name := range q.Spec.Hard {
+		if quota.Counts(k, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// follow a kind from now on. The watch begins with what is there, which wakes the
+// quotas again: nothing is missed between the list and the watch.
+func (c *Controller) follow(ctx context.Context, k *api.Kind) {
+	c.mu.Lock()
+	known := c.watched[k]
+	c.watched[k] = true
+	c.mu.Unlock()
+	if !known {
+		select {
+		case c.want <- k:
+		case <-ctx.Done():
+		}
+	}
+}

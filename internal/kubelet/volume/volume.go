@@ -1,0 +1,250 @@
+// Package volume puts the volumes of pods in place below the kubelet's root and
+// takes them away again. Paths are those of every kubelet:
+// ROOT/pods/UID/volumes/kubernetes.io~KIND/NAME.
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	authv1 "k8s.io/api/authentication/v1"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+)
+
+// Mounted is a volume that is in place.
+type Mounted struct {
+	Path     string
+	ReadOnly bool
+	Image    string // an image volume: what to pull and mount, Path is empty
+	Policy   v1.PullPolicy
+}
+
+// Sources of what volumes show. Errors are apimachinery StatusErrors.
+type Sources interface {
+	ConfigMap(namespace, name string) (*v1.ConfigMap, error)
+	Secret(namespace, name string) (*v1.Secret, error)
+	Claim(ctx context.Context, namespace, name string) (*v1.PersistentVolumeClaim, *v1.PersistentVolume, error)
+	Token(ctx context.Context, namespace, account string, r *authv1.TokenRequest) (*authv1.TokenRequest, error)
+}
+
+// Manager of all volumes of the node.
+type Manager struct {
+	Root        string
+	Sources     Sources
+	Allocatable func() v1.ResourceList
+	Field       func(p *v1.Pod, path string) (string, error)
+	Resource    func(p *v1.Pod, r *v1.ResourceFieldSelector) (string, error)
+
+	mu     sync.Mutex
+	tokens map[tokenKey]token
+}
+
+// Result of putting a pod's volumes in place.
+type Result struct {
+	Volumes map[string]Mounted
+	Renew   time.Time // when a token has to be renewed, zero = never
+}
+
+// Error of one volume.
+type Error struct {
+	Volume string
+	Err    error
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("MountVolume.SetUp failed for volume %q : %v", e.Volume, e.Err)
+}
+func (e *Error) Unwrap() error { return e.Err }
+
+// PodDir is where everything of a pod is kept.
+func (m *Manager) PodDir(uid types.UID) string { return filepath.Join(m.Root, "pods", string(uid)) }
+
+// EmptyDir is where an emptyDir volume of a pod is.
+func (m *Manager) EmptyDir(uid types.UID, name string) string {
+	return filepath.Join(m.PodDir(uid), "volumes", "kubernetes.io~empty-dir", name)
+}
+
+// Mount puts the volumes of a pod in place, or brings them up to date. It may be
+// called again at any time; what is as it should be is not touched. The error
+// joins one *Error for each volume that could not be.
+func (m *Manager) Mount(ctx context.Context, p *v1.Pod) (Result, error) {
+	r := Result{Volumes: map[string]Mounted{}}
+	if err := os.MkdirAll(filepath.Join(m.PodDir(p.UID), "volumes"), 0o750); err != nil {
+		return r, err
+	}
+	var errs []error
+	for i := range p.Spec.Volumes {
+		v := &p.Spec.Volumes[i]
+		mounted, renew, err := m.one(ctx, p, v)
+		if err != nil {
+			errs = append(errs, &Error{v.Name, err})
+			continue
+		}
+		r.Volumes[v.Name] = mounted
+		if !renew.IsZero() && (r.Renew.IsZero() || renew.Before(r.Renew)) {
+			r.Renew = renew
+		}
+	}
+	return r, errors.Join(errs...)
+}
+
+func (m *Manager) one(ctx context.Context, p *v1.Pod, v *v1.Volume) (Mounted, time.Time, error) {
+	dir := func(kind string) string {
+		return filepath.Join(m.PodDir(p.UID), "volumes", "kubernetes.io~"+kind, v.Name)
+	}
+	var never time.Time
+	switch {
+	case v.EmptyDir != nil:
+		path := dir("empty-dir")
+		return Mounted{Path: path}, never, m.emptyDir(p, v, path)
+	case v.HostPath != nil:
+		return Mounted{Path: v.HostPath.Path}, never, hostPath(v.HostPath)
+	case v.ConfigMap != nil, v.Secret != nil, v.DownwardAPI != nil, v.Projected != nil:
+		files, kind, renew, err := m.project(ctx, p, v)
+		if err != nil {
+			return Mounted{}, never, err
+		}
+		path := dir(kind)
+		if kind != "configmap" {
+			if err := tmpfs(path, 0); err != nil {
+				return Mounted{}, never, err
+			}
+		}
+		return Mounted{Path: path, ReadOnly: true}, renew, write(path, files, fsGroup(p))
+	case v.Image != nil:
+		return Mounted{Image: v.Image.Reference, Policy: v.Image.PullPolicy, ReadOnly: true}, never, nil
+	case v.PersistentVolumeClaim != nil:
+		mounted, err := m.claim(ctx, p, v.PersistentVolumeClaim.ClaimName, v.PersistentVolumeClaim.ReadOnly, dir)
+		return mounted, never, err
+	case v.Ephemeral != nil:
+		mounted, err := m.claim(ctx, p, p.Name+"-"+v.Name, false, dir)
+		return mounted, never, err
+	}
+	return Mounted{}, never, fmt.Errorf("this kind of volume is not supported on this node; use configMap, secret, downwardAPI, projected, emptyDir, hostPath, image or a persistentVolumeClaim bound to a hostPath or local volume")
+}
+
+func fsGroup(p *v1.Pod) *int64 {
+	if p.Spec.SecurityContext == nil {
+		return nil
+	}
+	return p.Spec.SecurityContext.FSGroup
+}
+
+func (m *Manager) emptyDir(p *v1.Pod, v *v1.Volume, path string) error {
+	_, err := os.Stat(path)
+	fresh := errors.Is(err, os.ErrNotExist)
+	switch v.EmptyDir.Medium {
+	case v1.StorageMediumDefault:
+		if err := os.MkdirAll(path, 0o777); err != nil {
+			return err
+		}
+	case v1.StorageMediumMemory:
+		if err := tmpfs(path, m.memorySize(p, v)); err != nil {
+			return err
+		}
+	default:
+		if err := hugetlbfs(path, string(v.EmptyDir.Medium)); err != nil {
+			return err
+		}
+	}
+	if !fresh {
+		return nil
+	}
+	if err := os.Chmod(path, 0o777); err != nil {
+		return err
+	}
+	return own(p, path)
+}
+
+// memorySize of an emptyDir in memory: its limit, or what the containers may use together.
+func (m *Manager) memorySize(p *v1.Pod, v *v1.Volume) int64 {
+	allocatable := m.Allocatable()
+	size := allocatable.Memory().Value()
+	sum := int64(0)
+	for i := range p.Spec.Containers {
+		limit := p.Spec.Containers[i].Resources.Limits.Memory().Value()
+		if limit == 0 {
+			sum = 0
+			break
+		}
+		sum += limit
+	}
+	if sum > 0 {
+		size = min(size, sum)
+	}
+	if l := v.EmptyDir.SizeLimit; l != nil && l.Value() > 0 {
+		size = min(size, l.Value())
+	}
+	return size
+}
+
+func (m *Manager) claim(ctx context.Context, p *v1.Pod, name string, readOnly bool, dir func(string) string) (Mounted, error) {
+	pvc, pv, err := m.Sources.Claim(ctx, p.Namespace, name)
+	if err != nil {
+		return Mounted{}, err
+	}
+	if pvc.Status.Phase != v1.ClaimBound || pv == nil || pv.Spec.ClaimRef == nil || pv.Spec.ClaimRef.UID != pvc.UID {
+		return Mounted{}, fmt.Errorf("PVC %s/%s is not bound to a volume yet", p.Namespace, name)
+	}
+	if pvc.DeletionTimestamp != nil && len(pvc.Finalizers) == 0 {
+		return Mounted{}, fmt.Errorf("PVC %s/%s is being deleted", p.Namespace, name)
+	}
+	switch {
+	case pv.Spec.HostPath != nil:
+		return Mounted{Path: pv.Spec.HostPath.Path, ReadOnly: readOnly}, hostPath(pv.Spec.HostPath)
+	case pv.Spec.Local != nil:
+		path := pv.Spec.Local.Path
+		if _, err := os.Stat(path); err != nil {
+			return Mounted{}, fmt.Errorf("path %q does not exist", path)
+		}
+		return Mounted{Path: path, ReadOnly: readOnly}, own(p, path)
+	}
+	return Mounted{}, fmt.Errorf("persistent volume %s is neither hostPath nor local, which are the kinds this node can mount", pv.Name)
+}
+
+// hostPath checks, or makes, what a hostPath volume says is there.
+func hostPath(h *v1.HostPathVolumeSource) error {
+	kind := ptr.Deref(h.Type, v1.HostPathUnset)
+	if kind == v1.HostPathUnset {
+		return nil
+	}
+	info, err := os.Stat(h.Path)
+	if errors.Is(err, os.ErrNotExist) {
+		switch kind {
+		case v1.HostPathDirectoryOrCreate:
+			return os.MkdirAll(h.Path, 0o755)
+		case v1.HostPathFileOrCreate:
+			f, err := os.OpenFile(h.Path, os.O_CREATE, 0o644)
+			if err != nil {
+				return err
+			}
+			return f.Close()
+		}
+	}
+	want, ok := map[v1.HostPathType]struct {
+		name string
+		is   func(os.FileMode) bool
+	}{
+		v1.HostPathDirectory:         {"a directory", os.FileMode.IsDir},
+		v1.HostPathDirectoryOrCreate: {"a directory", os.FileMode.IsDir},
+		v1.HostPathFile:              {"a file", os.FileMode.IsRegular},
+		v1.HostPathFileOrCreate:      {"a file", os.FileMode.IsRegular},
+		v1.HostPathSocket:            {"a socket file", func(f os.FileMode) bool { return f&os.ModeSocket != 0 }},
+		v1.HostPathCharDev:           {"a character device", func(f os.FileMode) bool { return f&os.ModeCharDevice != 0 }},
+		v1.HostPathBlockDev:          {"a block device", func(f os.FileMode) bool { return f&os.ModeDevice != 0 && f&os.ModeCharDevice == 0 }},
+	}[kind]
+	if !ok {
+		return fmt.Errorf("%s is an invalid volume type", kind)
+	}
+	if err != nil || !want.is(info.Mode()) {
+		return fmt.Errorf("hostPath type check failed: %s is not %s", h.Path, want.name)
+	}
+	return nil
+}

@@ -1,0 +1,255 @@
+package ingress
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// An endpoint that cannot be connected to is passed over for a while that
+// doubles each time, if there are others.
+const (
+	avoidFirst = 500 * time.Millisecond
+	avoidMost  = 10 * time.Second
+)
+
+// A request that cannot be repeated is lost when it meets a server that is just
+// closing the idle connection it is sent on, as every server does that shuts
+// down. So such requests get a connection of their own, up to ownConnections a
+// second; beyond that dialing costs more than it saves (each one stays in the
+// kernel's connection table for two minutes), and they go on connections that
+// idled no longer than freshness.
+const (
+	ownConnections = 250
+	freshness      = time.Second
+)
+
+// dialTimeout is how long one endpoint may take to accept a connection.
+const dialTimeout = 5 * time.Second
+
+// backend is a Backend at work.
+type backend struct {
+	key      BackendKey
+	protocol Protocol
+	own      *budget
+	now      func() time.Time
+
+	set   sync.Mutex // one update at a time
+	all   atomic.Pointer[[]*endpoint]
+	fault atomic.Pointer[string]
+	turn  atomic.Uint32
+}
+
+// endpoint is one address, with its connections.
+type endpoint struct {
+	addr string
+	open atomic.Int64 // requests under way
+	// failures in a row to connect, and until when it is avoided (Unix nanoseconds).
+	failures   atomic.Int32
+	avoidUntil atomic.Int64
+	// kept carries what may be repeated; own and fresh what may not, if they are
+	// not nil.
+	kept, fresh, own *http.Transport
+	budget           *budget
+}
+
+// budget of connections of their own.
+type budget struct {
+	mu     sync.Mutex
+	second int64 // Unix time that spent counts for
+	spent  int
+}
+
+func (b *budget) spend(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s := now.Unix(); s != b.second {
+		b.second, b.spent = s, 0
+	}
+	b.spent++
+	return b.spent <= ownConnections
+}
+
+// transport for a request.
+func (e *endpoint) transport(safe bool, now time.Time) *http.Transport {
+	switch {
+	case safe || e.own == nil:
+		return e.kept
+	case e.budget.spend(now):
+		return e.own
+	}
+	return e.fresh
+}
+
+func newBackend(key BackendKey, p Protocol, own *budget, now func() time.Time) *backend {
+	b := &backend{key: key, protocol: p, own: own, now: now}
+	b.all.Store(new([]*endpoint))
+	b.fault.Store(new(string))
+	return b
+}
+
+// update puts new endpoints in force. Those that leave keep the requests they
+// have; their idle connections are closed.
+func (b *backend) update(want Backend) {
+	b.set.Lock()
+	defer b.set.Unlock()
+	b.fault.Store(&want.Fault)
+	old := *b.all.Load()
+	var next []*endpoint
+	for _, addr := range want.Endpoints {
+		if i := slices.IndexFunc(old, func(e *endpoint) bool { return e.addr == addr }); i >= 0 {
+			next = append(next, old[i])
+		} else {
+			next = append(next, newEndpoint(addr, b.protocol, b.own))
+		}
+	}
+	b.all.Store(&next)
+	for _, e := range old {
+		if !slices.Contains(next, e) {
+			e.drain()
+		}
+	}
+}
+
+func newEndpoint(addr string, p Protocol, own *budget) *endpoint {
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
+	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dialer.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return &counted{Conn: c}, nil
+	}
+	transport := func(idle time.Duration) *http.Transport {
+		t := &http.Transport{
+			DialContext:           dial,
+			MaxIdleConnsPerHost:   512,
+			IdleConnTimeout:       idle,
+			DisableCompression:    true, // bodies pass as they are
+			WriteBufferSize:       8 << 10,
+			ReadBufferSize:        8 << 10,
+			ExpectContinueTimeout: time.Second,
+			Protocols:             new(http.Protocols),
+		}
+		switch p {
+		case H2C:
+			t.Protocols.SetUnencryptedHTTP2(true)
+			t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 30 * time.Second}
+		case HTTPS:
+			t.Protocols.SetHTTP1(true)
+			t.Protocols.SetHTTP2(true)
+			// Pods have no certificates that anybody could check.
+			t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
+		default:
+			t.Protocols.SetHTTP1(true)
+		}
+		return t
+	}
+	e := &endpoint{addr: addr, budget: own, kept: transport(90 * time.Second)}
+	if p == HTTP { // HTTP/2 says which requests it will not answer, and TLS costs more to begin
+		e.fresh, e.own = transport(freshness), transport(0)
+		e.own.DisableKeepAlives = true
+	}
+	return e
+}
+
+// drain lets the endpoint go: connections close as they fall idle.
+func (e *endpoint) drain() {
+	for _, t := range []*http.Transport{e.kept, e.fresh, e.own} {
+		if t != nil {
+			t.CloseIdleConnections()
+		}
+	}
+}
+
+// pick chooses the endpoint with the fewest open requests, of those not tried
+// and not avoided; if all are avoided, of those not tried. Equals take turns.
+func (b *backend) pick(tried []*endpoint) *endpoint {
+	all := *b.all.Load()
+	if len(all) == 0 {
+		return nil
+	}
+	now, from := b.now().UnixNano(), int(b.turn.Add(1))
+	var best, avoided *endpoint
+	for i := range all {
+		e := all[(from+i)%len(all)]
+		if slices.Contains(tried, e) {
+			continue
+		}
+		if e.avoidUntil.Load() > now {
+			if avoided == nil || e.avoidUntil.Load() < avoided.avoidUntil.Load() {
+				avoided = e
+			}
+			continue
+		}
+		if best == nil || e.open.Load() < best.open.Load() {
+			best = e
+		}
+	}
+	if best == nil {
+		return avoided
+	}
+	return best
+}
+
+// refused notes that no connection could be made.
+func (e *endpoint) refused(now time.Time) {
+	wait := avoidFirst << min(e.failures.Add(1)-1, 10)
+	e.avoidUntil.Store(now.Add(min(wait, avoidMost)).UnixNano())
+}
+
+func (e *endpoint) answered() {
+	if e.failures.Load() != 0 {
+		e.failures.Store(0)
+		e.avoidUntil.Store(0)
+	}
+}
+
+func (b *backend) close() { b.update(Backend{}) }
+
+// backends are all at work, by key. They outlive tables.
+type backends struct {
+	now func() time.Time
+	own budget
+	all map[BackendKey]*backend
+}
+
+// update makes those of the table, and drains the others.
+func (bs *backends) update(t *Table) map[BackendKey]*backend {
+	next := make(map[BackendKey]*backend, len(t.Backends))
+	for key, want := range t.Backends {
+		b := bs.all[key]
+		if b == nil || b.protocol != want.Protocol {
+			b = newBackend(key, want.Protocol, &bs.own, bs.now)
+		}
+		b.update(want)
+		next[key] = b
+	}
+	for key, b := range bs.all {
+		if next[key] != b {
+			b.close()
+		}
+	}
+	bs.all = next
+	return next
+}
+
+type contextKey struct{}
+
+// exchange is one request on its way through.
+type exchange struct {
+	backend  *backend
+	rule     *Rule
+	endpoint string // the last tried
+	attempts int
+}
+
+func exchangeOf(ctx context.Context) *exchange {
+	x, _ := ctx.Value(contextKey{}).(*exchange)
+	return x
+}

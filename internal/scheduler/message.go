@@ -1,0 +1,43 @@
+package scheduler
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+)
+
+// because says in kube-scheduler's words why no node takes a pod:
+// "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable."
+func because(r *refusal, total int) string {
+	if total == 0 {
+		return "no nodes available to schedule pods"
+	}
+	if !r.whole.ok() {
+		return fmt.Sprintf("0/%d nodes are available: %s.", total, strings.Join(r.whole.reason, ", "))
+	}
+	count := map[string]int{}
+	for _, v := range r.verdicts {
+		for _, why := range v.reason {
+			count[why]++
+		}
+	}
+	return fmt.Sprintf("0/%d nodes are available: %s.", total, histogram(count))
+}
+
+// nobody says why removing other pods would not help either.
+func nobody(reasons []string) string {
+	count := map[string]int{}
+	for _, r := range reasons {
+		count[r]++
+	}
+	return fmt.Sprintf("preemption: 0/%d nodes are available: %s.", len(reasons), histogram(count))
+}
+
+func histogram(count map[string]int) string {
+	parts := make([]string, 0, len(count))
+	for reason, n := range count {
+		parts = append(parts, fmt.Sprintf("%d %s", n, reason))
+	}
+	sort.Strings(parts)
+	return strings.Join(parts, ", ")
+}
