@@ -22,7 +22,7 @@ type Change struct {
 	// whatever becomes of the commit: the cache sets its resourceVersion and
 	// hands it to readers.
 	Object api.Object
-	Value  []byte        // Object as it is stored
+	Value  []byte        // Object as it is stored, before Config.Seal
 	TTL    time.Duration // > 0: it goes away by itself after this long
 }
 
@@ -50,7 +50,11 @@ func (c *Cache) Commit(ctx context.Context, changes ...Change) ([]*Item, int64, 
 	for i, ch := range changes {
 		writes[i] = store.Write{Key: ch.Kind.Key(ch.Namespace, ch.Name), Prior: ch.Prior, TTL: ch.TTL, Unsafe: ch.Unsafe}
 		if ch.Object != nil {
-			writes[i].Value = ch.Value
+			value, err := c.seal(ctx, &ch, writes[i].Key)
+			if err != nil {
+				return nil, 0, err
+			}
+			writes[i].Value = value
 		}
 		wait[i] = &expected{write: writes[i], obj: ch.Object}
 	}
@@ -92,7 +96,7 @@ func (c *Cache) outcome(ch *Change, x *expected, rev int64) (*Item, error) {
 	}
 	// An Unsafe write whose bytes somebody else wrote, too: the object went into
 	// that version.
-	obj, err := c.cfg.Decode(ch.Kind, store.Entry{Key: x.write.Key, Value: ch.Value, Revision: rev})
+	obj, err := c.cfg.Decode(ch.Kind, store.Entry{Key: x.write.Key, Value: x.write.Value, Revision: rev})
 	if err != nil {
 		return nil, err
 	}

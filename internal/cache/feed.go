@@ -20,6 +20,12 @@ type Config struct {
 	// Decode makes the object that is kept under an entry. It need not set the
 	// resourceVersion. It is called by several goroutines.
 	Decode func(k *api.Kind, e store.Entry) (api.Object, error)
+	// Seal makes of an object's bytes what is stored of them, and Stale says that
+	// it would now do so in another way; nil = the bytes are stored as they are.
+	Seal  func(ctx context.Context, k *api.Kind, key string, value []byte) ([]byte, error)
+	Stale func(k *api.Kind, e store.Entry) bool
+	// Again tells that what could not be decoded may be decodable now; nil = never.
+	Again <-chan struct{}
 	Window Window
 	Queue  int // events that may wait for a watcher before it is given up; 0 = 16384
 	Logger *slog.Logger
@@ -125,6 +131,8 @@ func (c *Cache) once(ctx context.Context, loaded *bool, wait *time.Duration) err
 			c.feed(b, stream.Batches())
 		case j := <-c.join:
 			c.take(ctx, j)
+		case <-c.cfg.Again:
+			c.mend(ctx)
 		case <-sweep.C:
 			for _, s := range c.sets.Load().all {
 				s.sweep(time.Now())

@@ -84,8 +84,24 @@ func (s *Set) get(key string) *Item {
 func (s *Set) Broken(namespace, name string) *Broken {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if len(s.broken) == 0 {
+		return nil
+	}
 	if b, ok := s.broken[setKey(namespace, name)]; ok {
 		return &b
+	}
+	return nil
+}
+
+// Unreadable returns an entry of a namespace ("" = all) that cannot be decoded,
+// nil = there is none.
+func (s *Set) Unreadable(namespace string) *Broken {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for key, b := range s.broken {
+		if namespace == "" || strings.HasPrefix(key, namespace+"/") {
+			return &b
+		}
 	}
 	return nil
 }

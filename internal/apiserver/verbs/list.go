@@ -40,6 +40,9 @@ func (v *Verbs) List(ctx context.Context, r *Request, o ListOptions) (*List, err
 	if err != nil {
 		return nil, err
 	}
+	if err := unreadable(set.Unreadable(r.Namespace)); err != nil {
+		return nil, err
+	}
 	state, start, err := v.state(ctx, r.Kind.Kind, set, o)
 	if err != nil {
 		return nil, err

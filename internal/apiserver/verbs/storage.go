@@ -75,7 +75,7 @@ func (v *Verbs) past(ctx context.Context, k *api.Kind, rv int64) (cache.Snapshot
 	var bad error
 	old := &history{kind: k, revision: rv}
 	_, err := v.Store.Range(ctx, k.Prefix(), store.RangeOptions{Revision: rv}, func(e store.Entry) bool {
-		obj, err := wire.DecodeStorage(k, e.Value, e.Revision)
+		obj, err := v.Cache.Decode(k, e)
 		if err != nil {
 			bad = err
 			return false

@@ -149,7 +149,7 @@ func (v *Verbs) replace(ctx context.Context, r *Request, obj api.Object, old *ca
 		item, err := v.removeFinished(ctx, r, obj, old)
 		stored = err == nil
 		return item, err
-	case same && k.TTL == nil:
+	case same && k.TTL == nil && !v.Cache.Stale(ctx, k, r.Namespace, r.Name):
 		return old, nil
 	case r.DryRun:
 		return &cache.Item{Object: obj, Revision: old.Revision}, nil

@@ -110,10 +110,23 @@ func New(c Config) *Verbs {
 
 // set of the kind a request is about, or the error that there is none.
 func (v *Verbs) set(r *Request) (*cache.Set, error) {
-	if s := v.Cache.Of(r.Kind.Kind); s != nil {
-		return s, nil
+	s := v.Cache.Of(r.Kind.Kind)
+	if s == nil {
+		return nil, r.notFound()
 	}
-	return nil, r.notFound()
+	if r.Name != "" {
+		return s, unreadable(s.Broken(r.Namespace, r.Name))
+	}
+	return s, nil
+}
+
+// unreadable is the error of an entry that is there but cannot be decoded, because
+// the key it was encrypted with is not known, say: it must not look missing.
+func unreadable(b *cache.Broken) error {
+	if b == nil {
+		return nil
+	}
+	return apierrors.NewInternalError(b.Err)
 }
 
 // resource that errors name: as it was asked for.

@@ -45,6 +45,9 @@ func (v *Verbs) Watch(ctx context.Context, r *Request, o WatchOptions) (*Watch, 
 	if set == nil {
 		return nil, r.notFound()
 	}
+	if err := unreadable(set.Unreadable(r.Namespace)); err != nil {
+		return nil, err
+	}
 	k := r.Kind.Kind
 	w := &Watch{kind: k, sel: o.Selector, all: o.Everything(), first: true}
 	scope := o.scope(k, r.Namespace, r.Name)
