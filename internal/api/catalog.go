@@ -47,6 +47,17 @@ func (s Served) Plural() string {
 	return s.Kind.Resource
 }
 
+// Hub is the kind as requests in this version see it.
+func (s Served) Hub() *Kind {
+	if s.Shape != nil && s.Shape.Hub != nil {
+		return s.Shape.Hub
+	}
+	return s.Kind
+}
+
+// Subresource by name that this version has, nil if there is none.
+func (s Served) Subresource(name string) *Subresource { return s.Hub().Subresource(name) }
+
 // NewCatalog holds the kinds given. Two that serve the same resource or kind
 // are an error.
 func NewCatalog(all ...*Kind) (*Catalog, error) {

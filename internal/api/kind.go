@@ -103,9 +103,14 @@ type Kind struct {
 	// refused. For kinds without a Go type of their own; nil = nothing is dropped.
 	Prune func(obj Object) (unknown []string, err error)
 	// Convert brings obj, which it may change, into another version of the kind,
-	// where Shapes cannot promise to: a webhook does it. nil = Shapes convert.
-	// Objects in the cache are then in whatever version they were stored in.
+	// for kinds whose objects say which version they are in; nil = Shapes convert.
+	// Objects in the cache are then in whatever version they were stored in, and a
+	// write works on the version that the request is in: the functions of a Kind
+	// get objects in that.
 	Convert func(obj Object, to schema.GroupVersionKind) (Object, error)
+	// ConvertAll is Convert of many, none of which it changes, in one call to who
+	// knows how (a webhook). Not nil = a conversion is costly, and is remembered.
+	ConvertAll func(objs []Object, to schema.GroupVersionKind) ([]Object, error)
 	// Orphan is the deletion propagation when the request names none: true =
 	// dependents are orphaned, false = collected in the background.
 	Orphan bool
@@ -143,6 +148,11 @@ type Shape struct {
 	// Validate is what this version asks for besides Kind.Validate, of objects in
 	// the storage shape, nil = nothing.
 	Validate func(obj, old Object, sub string) field.ErrorList
+	// Hub is the kind as requests in this version see it, where versions differ in
+	// more than their form: each has columns, fields and subresources of its own.
+	// Its functions get objects in this version. It goes with Kind.Convert, in the
+	// place of From, To, Default and Validate. nil = the kind itself.
+	Hub *Kind
 }
 
 // GroupResource of the kind.

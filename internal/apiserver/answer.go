@@ -180,7 +180,7 @@ func (s *Server) writeItem(w http.ResponseWriter, r *http.Request, code int, ite
 func document(item *cache.Item, k api.Served, m wire.Media) ([]byte, error) {
 	body, err := verbs.Body(item, k, m)
 	if err != nil {
-		return nil, apierrors.NewInternalError(err)
+		return nil, err
 	}
 	return wire.Document(kindOf(item, k), body, m)
 }
@@ -197,6 +197,12 @@ func kindOf(item *cache.Item, k api.Served) schema.GroupVersionKind {
 // writeList sends what a list found.
 func (s *Server) writeList(w http.ResponseWriter, r *http.Request, list *verbs.List, k api.Served, want negotiate.Want) {
 	meta := metav1.ListMeta{ResourceVersion: strconv.FormatInt(list.Revision, 10), Continue: list.Continue, RemainingItemCount: list.Remaining}
+	if want.Form != negotiate.Metadata { // metadata is the same in all versions
+		if err := verbs.ShapeAll(list.Items, k); err != nil {
+			s.fail(w, r, err)
+			return
+		}
+	}
 	if want.Form == negotiate.Table {
 		s.writeTable(w, r, http.StatusOK, meta, list.Items, k, want)
 		return
@@ -219,7 +225,7 @@ func (s *Server) writeList(w http.ResponseWriter, r *http.Request, list *verbs.L
 	if want.Pretty && want.Media == wire.JSON || len(list.Items) < 20 {
 		var b bytes.Buffer
 		if err := send(&b); err != nil {
-			s.fail(w, r, apierrors.NewInternalError(err))
+			s.fail(w, r, err)
 			return
 		}
 		writeDocument(w, r, http.StatusOK, b.Bytes(), want)
@@ -264,7 +270,10 @@ func metadataBody(item *cache.Item, want negotiate.Want) ([]byte, error) {
 }
 
 func (s *Server) tableOptions(r *http.Request, k api.Served, want negotiate.Want) (table.Options, error) {
-	o := table.Options{Kind: k.Kind, Version: want.Meta, Whole: func(i *cache.Item) ([]byte, error) { return document(i, k, wire.JSON) }}
+	o := table.Options{Kind: k.Hub(), Version: want.Meta, Whole: func(i *cache.Item) ([]byte, error) { return document(i, k, wire.JSON) }}
+	if k.Convert != nil {
+		o.Shaped = func(i *cache.Item) (api.Object, error) { return verbs.ShapedItem(i, k) }
+	}
 	o.Include = metav1.IncludeObjectPolicy(query(r).Get("includeObject"))
 	switch o.Include {
 	case "", metav1.IncludeMetadata, metav1.IncludeNone, metav1.IncludeObject:
@@ -282,7 +291,7 @@ func (s *Server) writeTable(w http.ResponseWriter, r *http.Request, code int, me
 	if want.Media == wire.YAML || want.Pretty || len(items) < 20 {
 		var b bytes.Buffer
 		if err := table.Write(&b, o, meta, items); err != nil {
-			s.fail(w, r, apierrors.NewInternalError(err))
+			s.fail(w, r, err)
 			return
 		}
 		doc := b.Bytes()

@@ -106,7 +106,7 @@ func namespaceOf(k api.Served, i *request.Info) string {
 
 // subresource sends a request to what is below an object.
 func (s *Server) subresource(w *response, r *http.Request, u *request.User, i *request.Info, k api.Served) {
-	sub := k.Kind.Subresource(i.Subresource)
+	sub := k.Subresource(i.Subresource)
 	if sub == nil || i.Name == "" || len(i.Parts) > 3 && !longRunning(i) {
 		s.elsewhere(w, r)
 		return

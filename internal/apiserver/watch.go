@@ -123,6 +123,9 @@ func (s *Server) tell(ctx context.Context, out *watchWriter, running *verbs.Watc
 			out.fail(err)
 			return
 		}
+		if out.shape(events) != nil {
+			return
+		}
 		for n := range events {
 			if out.event(events[n]) != nil {
 				return
@@ -156,10 +159,27 @@ type watchWriter struct {
 // event adds a frame.
 func (o *watchWriter) event(e verbs.Event) error {
 	gvk, body, err := o.body(e.Item)
-	if err != nil {
+	if err != nil { // the client has to see that it misses something
+		o.fail(err)
 		return err
 	}
 	return o.frame(e.Type, gvk, body)
+}
+
+// shape what happened as far as that can be done at once.
+func (o *watchWriter) shape(events []verbs.Event) error {
+	if o.kind.ConvertAll == nil || o.want.Form == negotiate.Metadata {
+		return nil
+	}
+	items := make([]*cache.Item, len(events))
+	for i := range events {
+		items[i] = events[i].Item
+	}
+	err := verbs.ShapeAll(items, o.kind)
+	if err != nil {
+		o.fail(err)
+	}
+	return err
 }
 
 func (o *watchWriter) frame(t watch.EventType, gvk schema.GroupVersionKind, body []byte) error {

@@ -41,8 +41,9 @@ func ParseStrictness(fieldValidation string) Strictness {
 }
 
 // Decode reads the body of a request for a served kind and gives its storage
-// shape, with defaults, and TypeMeta empty unless it is unstructured. Errors are
-// BadRequest StatusErrors that name the kind and the field.
+// shape (or, if the kind has a Convert, the version that it is in), with defaults,
+// and TypeMeta empty unless it is unstructured. Errors are BadRequest StatusErrors
+// that name the kind and the field.
 func Decode(m Media, data []byte, served api.Served, s Strictness) (api.Object, []string, error) {
 	shape := served.Shape
 	create := served.Kind.New
@@ -61,8 +62,13 @@ func Decode(m Media, data []byte, served api.Served, s Strictness) (api.Object, 
 		}
 		warnings = append(warnings, more...)
 	}
-	obj, err = toStorage(served.Kind, shape, obj)
-	return obj, warnings, err
+	if served.Convert != nil { // a write works on the version that it is in
+		if served.Default != nil {
+			served.Default(obj)
+		}
+		return obj, warnings, nil
+	}
+	return toStorage(served.Kind, shape, obj), warnings, nil
 }
 
 // prune drops the fields that a schema does not know, and warns of them or
@@ -83,24 +89,17 @@ func prune(served api.Served, obj api.Object, s Strictness) ([]string, error) {
 }
 
 // toStorage defaults a decoded object and brings it into its storage shape.
-func toStorage(kind *api.Kind, shape *api.Shape, obj api.Object) (api.Object, error) {
+func toStorage(kind *api.Kind, shape *api.Shape, obj api.Object) api.Object {
 	if shape != nil {
 		if shape.Default != nil {
 			shape.Default(obj)
 		}
-		if kind.Convert != nil {
-			var err error
-			if obj, err = kind.Convert(obj, kind.GroupVersionKind); err != nil {
-				return nil, err
-			}
-		} else {
-			obj = shape.To(obj)
-		}
+		obj = shape.To(obj)
 	}
 	if kind.Default != nil {
 		kind.Default(obj)
 	}
-	return obj, nil
+	return obj
 }
 
 // DecodeInto reads the body of a request into a fresh object that is expected to

@@ -51,11 +51,10 @@ func decodeStored(kind *api.Kind, data []byte) (api.Object, error) {
 				return nil, err
 			}
 		}
-		shape := shapeOf(kind, u.GroupVersionKind())
-		if kind.Convert != nil && shape != nil { // it is converted when somebody reads it
-			return obj, nil
+		if kind.Convert != nil { // when somebody reads it
+			return toStorage(kind, nil, obj), nil
 		}
-		return toStorage(kind, shape, obj)
+		return toStorage(kind, shapeOf(kind, u.GroupVersionKind()), obj), nil
 	}
 	gvk, raw, err := storedKind(data)
 	if err != nil {
@@ -79,7 +78,7 @@ func decodeStored(kind *api.Kind, data []byte) (api.Object, error) {
 		return nil, err
 	}
 	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
-	return toStorage(kind, shape, obj)
+	return toStorage(kind, shape, obj), nil
 }
 
 func shapeOf(kind *api.Kind, gvk schema.GroupVersionKind) *api.Shape {

@@ -154,7 +154,7 @@ func (c *criteria) matchObject(w *Write) (bool, error) {
 	return w.Object != nil && sel.Matches(labels.Set(w.Object.GetLabels())) || w.Old != nil && sel.Matches(labels.Set(w.Old.GetLabels())), nil
 }
 
-// inVersion is an object of the storage shape in a served version, with its kind
+// inVersion is an object that a write works on in a served version, with its kind
 // written on it; nil for nil. It is the caller's.
 func inVersion(obj api.Object, k api.Served) (api.Object, error) {
 	if obj == nil {
@@ -174,11 +174,11 @@ func inVersion(obj api.Object, k api.Served) (api.Object, error) {
 	return out, nil
 }
 
-// toStorage is the way back.
-func toStorage(obj api.Object, k api.Served) (api.Object, error) {
+// toHub is the way back.
+func toHub(obj api.Object, k api.Served, w *Write) (api.Object, error) {
 	switch {
 	case k.Convert != nil:
-		return k.Convert(obj, k.Kind.GroupVersionKind)
+		return k.Convert(obj, w.Object.GetObjectKind().GroupVersionKind())
 	case k.Shape != nil:
 		obj = k.Shape.To(obj)
 	}

@@ -220,7 +220,7 @@ func (p *MutatingPolicies) mutate(ctx context.Context, m *mutatingPolicy, k api.
 	if jsonpatch.Equal(before, now) {
 		return false, nil
 	}
-	obj, err := toStorage(attr.VersionedObject.(api.Object), k)
+	obj, err := toHub(attr.VersionedObject.(api.Object), k, w)
 	if err != nil {
 		return false, err
 	}

@@ -167,7 +167,7 @@ func patchObject(w *Write, k api.Served, doc []byte, p jsonpatch.Patch) (bool, e
 			return false, apierrors.NewInternalError(err)
 		}
 	}
-	if obj, err = toStorage(obj, k); err != nil {
+	if obj, err = toHub(obj, k, w); err != nil {
 		return false, err
 	}
 	replace(w, obj)

@@ -283,8 +283,9 @@ func resource(k api.Served) []metav1.APIResource {
 		main.StorageVersionHash = storageHash(k.Kind)
 	}
 	all := []metav1.APIResource{main}
-	for i := range k.Subresources {
-		s := &k.Subresources[i]
+	subs := k.Hub().Subresources
+	for i := range subs {
+		s := &subs[i]
 		of := k.GVK()
 		sub := metav1.APIResource{Name: k.Plural() + "/" + s.Name, Namespaced: !k.Cluster, Kind: of.Kind, Verbs: subVerbs(s)}
 		if !s.Kind.Empty() {
@@ -371,8 +372,9 @@ func aggregatedResource(k api.Served) apidiscoveryv2.APIResourceDiscovery {
 	if k.Cluster {
 		out.Scope = apidiscoveryv2.ScopeCluster
 	}
-	for i := range k.Subresources {
-		s := &k.Subresources[i]
+	subs := k.Hub().Subresources
+	for i := range subs {
+		s := &subs[i]
 		of := gvk
 		if !s.Kind.Empty() {
 			of = s.Kind

@@ -96,27 +96,58 @@ func cell(p *jsonpath.JSONPath, kind string, u *unstructured.Unstructured) any {
 	return nil
 }
 
-// selectable fields, nil when there are none besides the usual.
-func selectable(of []apiextensionsv1.SelectableField) func(api.Object) fields.Set {
+// fields that objects can be selected by in a version, besides the usual; nil when
+// there are none.
+func (c *custom) fields(v *version) func(api.Object) fields.Set {
+	of := v.spec.SelectableFields
 	if len(of) == 0 {
 		return nil
 	}
+	paths := make([][]string, len(of))
+	for i, f := range of {
+		paths[i] = steps(f.JSONPath)
+	}
 	return func(obj api.Object) fields.Set {
-		set := fields.Set{}
 		u, _ := obj.(*unstructured.Unstructured)
-		for _, f := range of {
-			name := strings.TrimPrefix(f.JSONPath, ".")
-			set[name] = ""
-			if v, ok, err := unstructured.NestedFieldNoCopy(u.Object, steps(f.JSONPath)...); ok && err == nil && v != nil {
-				set[name] = fmt.Sprint(v)
-			}
+		set := fields.Set{}
+		for i, f := range of {
+			set[fieldName(f)] = valueAt(u, paths[i])
 		}
 		return set
 	}
 }
 
+// fieldName is how selectors call a field.
+func fieldName(f apiextensionsv1.SelectableField) string { return strings.TrimPrefix(f.JSONPath, ".") }
+
+func valueAt(u *unstructured.Unstructured, path []string) string {
+	if v, ok, err := unstructured.NestedFieldNoCopy(u.Object, path...); ok && err == nil && v != nil {
+		return fmt.Sprint(v)
+	}
+	return ""
+}
+
+// indexes of the selectable fields of the version that is stored. There are none
+// where a webhook would have to be asked for what is kept in older versions.
+func (c *custom) indexes(storage *version) map[string]func(api.Object) []string {
+	all := map[string]func(api.Object) []string{}
+	if c.webhook != nil {
+		return all
+	}
+	for _, f := range storage.spec.SelectableFields {
+		path := steps(f.JSONPath)
+		all[fieldName(f)] = func(obj api.Object) []string {
+			if u, err := c.in(obj.(*unstructured.Unstructured), storage); err == nil {
+				return []string{valueAt(u, path)}
+			}
+			return []string{""}
+		}
+	}
+	return all
+}
+
 // subresources of a version.
-func subresources(v *version) (subs []api.Subresource) {
+func (c *custom) subresources(v *version) (subs []api.Subresource) {
 	of := v.spec.Subresources
 	if of == nil {
 		return nil
@@ -129,7 +160,13 @@ func subresources(v *version) (subs []api.Subresource) {
 			Name: "scale",
 			Kind: autoscalingv1.SchemeGroupVersion.WithKind("Scale"),
 			Body: func() runtime.Object { return &autoscalingv1.Scale{} },
-			Get:  func(obj api.Object) (runtime.Object, error) { return getScale(obj.(*unstructured.Unstructured), s) },
+			Get: func(obj api.Object) (runtime.Object, error) {
+				u, err := c.in(obj.(*unstructured.Unstructured), v)
+				if err != nil {
+					return nil, err
+				}
+				return getScale(u, s)
+			},
 			Set: func(obj api.Object, body runtime.Object) error {
 				n := int64(body.(*autoscalingv1.Scale).Spec.Replicas)
 				return unstructured.SetNestedField(obj.(*unstructured.Unstructured).Object, n, steps(s.SpecReplicasPath)...)

@@ -1,32 +1,27 @@
 package extension
 
 import (
-	"context"
+	"bytes"
 	"fmt"
-	"time"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/uuid"
-	kjson "sigs.k8s.io/json"
 
+	"github.com/proa-dev/proa/internal/api"
 	"github.com/proa-dev/proa/internal/apiserver/extension/hook"
 )
 
-// convertWithin is how long a conversion webhook may take.
-const convertWithin = 30 * time.Second
-
 // converter of a definition, nil when versions differ in their name alone.
-func (r *Resources) converter(d *apiextensionsv1.CustomResourceDefinition) func(*unstructured.Unstructured, schema.GroupVersionKind) (*unstructured.Unstructured, error) {
+func (r *Resources) converter(d *apiextensionsv1.CustomResourceDefinition) converter {
 	c := d.Spec.Conversion
 	if c == nil || c.Strategy != apiextensionsv1.WebhookConverter || c.Webhook == nil || c.Webhook.ClientConfig == nil {
 		return nil
 	}
-	to := hook.Target{Name: "conversion webhook for " + d.Name, CABundle: c.Webhook.ClientConfig.CABundle}
+	to := hook.Target{Name: "conversion webhook for " + d.Name}
+	if ca := c.Webhook.ClientConfig.CABundle; len(bytes.TrimSpace(ca)) > 0 {
+		to.CABundle = ca
+	}
 	if c.Webhook.ClientConfig.URL != nil {
 		to.URL = *c.Webhook.ClientConfig.URL
 	}
@@ -39,66 +34,82 @@ func (r *Resources) converter(d *apiextensionsv1.CustomResourceDefinition) func(
 			to.Service.Port = *s.Port
 		}
 	}
-	return func(u *unstructured.Unstructured, want schema.GroupVersionKind) (*unstructured.Unstructured, error) {
-		if u.GroupVersionKind() == want {
-			return u, nil
-		}
-		if u.GetName() == "" { // no object yet, or a bookmark
-			u.SetGroupVersionKind(want)
-			return u, nil
-		}
-		out, err := r.callConverter(to, u, want)
-		if err != nil {
-			return nil, apierrors.NewInternalError(fmt.Errorf("conversion webhook for %v failed: %w", u.GroupVersionKind(), err))
-		}
-		return out, nil
+	w := &webhook{hooks: r.Hooks, to: to, within: r.ConvertWithin, versions: c.Webhook.ConversionReviewVersions}
+	if w.within <= 0 {
+		w.within = convertWithin
 	}
+	return w.convert
 }
 
-func (r *Resources) callConverter(to hook.Target, u *unstructured.Unstructured, want schema.GroupVersionKind) (*unstructured.Unstructured, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), convertWithin)
-	defer cancel()
-	body, err := u.MarshalJSON()
+// convert an object, which may be changed, into a version of the definition.
+func (c *custom) convert(obj api.Object, to schema.GroupVersionKind) (api.Object, error) {
+	u := obj.(*unstructured.Unstructured)
+	if u.GroupVersionKind() == to {
+		return u, nil
+	}
+	out, err := c.convertAll([]api.Object{obj}, to)
 	if err != nil {
 		return nil, err
 	}
-	ask := &apiextensionsv1.ConversionReview{
-		TypeMeta: metav1.TypeMeta{APIVersion: "apiextensions.k8s.io/v1", Kind: "ConversionReview"},
-		Request: &apiextensionsv1.ConversionRequest{
-			UID: uuid.NewUUID(), DesiredAPIVersion: want.GroupVersion().String(), Objects: []runtime.RawExtension{{Raw: body}},
-		},
+	return out[0], nil
+}
+
+// convertAll of several objects, none of which is changed.
+func (c *custom) convertAll(objs []api.Object, to schema.GroupVersionKind) ([]api.Object, error) {
+	v := c.versions[to.Version]
+	if v == nil || v.gvk != to {
+		return nil, fmt.Errorf("request to convert CR to an invalid group/version: %s", to.GroupVersion())
 	}
-	var answer apiextensionsv1.ConversionReview
-	if err := r.Hooks.Call(ctx, to, ask, &answer); err != nil {
-		return nil, err
-	}
-	switch a := answer.Response; {
-	case a == nil:
-		return nil, fmt.Errorf("no response provided")
-	case a.UID != ask.Request.UID:
-		return nil, fmt.Errorf("expected response.uid=%q, got %q", ask.Request.UID, a.UID)
-	case a.Result.Status != metav1.StatusSuccess:
-		if a.Result.Message == "" {
-			a.Result.Message = fmt.Sprintf("response.result.status was '%s', not 'Success'", a.Result.Status)
+	out := make([]api.Object, len(objs))
+	var ask []*unstructured.Unstructured
+	var whose []int
+	for i, obj := range objs {
+		u := obj.(*unstructured.Unstructured)
+		from := u.GroupVersionKind()
+		switch known := c.versions[from.Version]; {
+		case from == to:
+			out[i] = u
+		case u.GetName() == "": // no object yet, or a bookmark
+			out[i] = renamed(u, to)
+		case known == nil || known.gvk != from:
+			return nil, fmt.Errorf("request to convert CR from an invalid group/version: %s", from.GroupVersion())
+		case c.webhook != nil:
+			ask, whose = append(ask, u), append(whose, i)
+		default:
+			n := renamed(u, to)
+			if _, err := v.prune(n); err != nil {
+				return nil, err
+			}
+			out[i] = n
 		}
-		return nil, fmt.Errorf("%s", a.Result.Message)
-	case len(a.ConvertedObjects) != 1:
-		return nil, fmt.Errorf("returned %d objects, expected 1", len(a.ConvertedObjects))
 	}
-	out := &unstructured.Unstructured{Object: map[string]any{}}
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(answer.Response.ConvertedObjects[0].Raw, &out.Object); err != nil {
+	if len(ask) == 0 {
+		return out, nil
+	}
+	answered, err := c.webhook(ask, to)
+	if err != nil {
 		return nil, err
 	}
-	if out.GroupVersionKind() != want {
-		return nil, fmt.Errorf("returned invalid converted object: expected %v, got %v", want, out.GroupVersionKind())
+	for n, u := range answered {
+		if _, err := v.prune(u); err != nil {
+			return nil, err
+		}
+		out[whose[n]] = u
 	}
-	if out.GetUID() != u.GetUID() || out.GetName() != u.GetName() || out.GetNamespace() != u.GetNamespace() {
-		return nil, fmt.Errorf("returned invalid metadata: name, namespace and uid must not change")
-	}
-	// Labels and annotations are all of the metadata that a webhook may change.
-	meta := u.DeepCopy()
-	meta.SetLabels(out.GetLabels())
-	meta.SetAnnotations(out.GetAnnotations())
-	out.Object["metadata"] = meta.Object["metadata"]
 	return out, nil
+}
+
+// in is an object in a version, itself if it is in that already.
+func (c *custom) in(u *unstructured.Unstructured, v *version) (*unstructured.Unstructured, error) {
+	out, err := c.convertAll([]api.Object{u}, v.gvk)
+	if err != nil {
+		return nil, err
+	}
+	return out[0].(*unstructured.Unstructured), nil
+}
+
+func renamed(u *unstructured.Unstructured, to schema.GroupVersionKind) *unstructured.Unstructured {
+	n := u.DeepCopy()
+	n.SetGroupVersionKind(to)
+	return n
 }

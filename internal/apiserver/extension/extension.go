@@ -35,7 +35,9 @@ type Config struct {
 	Cache   *cache.Cache
 	OpenAPI *openapi.Handler
 	Hooks   *hook.Client // calls conversion webhooks
-	Log     *slog.Logger
+	// ConvertWithin is how long one may take; 0 = 30 s.
+	ConvertWithin time.Duration
+	Log           *slog.Logger
 }
 
 // Resources are the custom resources of a server.
@@ -63,10 +65,10 @@ func New(c Config) *Resources {
 // It is what managedfields.New asks for.
 func (r *Resources) TypeConverter(gvk schema.GroupVersionKind) managedfields.TypeConverter {
 	r.mu.Lock()
-	var of *version
+	var of *custom
 	for _, c := range r.custom {
 		if v := c.versions[gvk.Version]; v != nil && v.gvk == gvk {
-			of = v
+			of = c
 		}
 	}
 	r.mu.Unlock()

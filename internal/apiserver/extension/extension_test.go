@@ -91,17 +91,58 @@ func TestBodiesArePrunedAndDefaulted(t *testing.T) {
 	}
 }
 
-func TestOtherVersionsAreStoredInOne(t *testing.T) {
+func TestWritesWorkOnTheirVersion(t *testing.T) {
 	k := kindOf(t)
 	u, _, err := decode(t, api.Served{Kind: k, Shape: &k.Shapes[0]}, strings.Replace(good, "/v1,", "/v1beta1,", 1), wire.Warn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if u.GetAPIVersion() != "stable.example.com/v1" || u.Object["spec"].(map[string]any)["image"] != "nginx" {
+	spec := u.Object["spec"].(map[string]any)
+	if u.GetAPIVersion() != "stable.example.com/v1beta1" || spec["image"] != nil || spec["odd"] != int64(1) {
+		t.Errorf("works on %v", u.Object)
+	}
+	out, err := k.Convert(u, k.GroupVersionKind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.Default(out)
+	u = out.(*unstructured.Unstructured)
+	spec = u.Object["spec"].(map[string]any)
+	if u.GetAPIVersion() != "stable.example.com/v1" || spec["image"] != "nginx" || spec["odd"] != nil {
 		t.Errorf("stored as %v", u.Object)
 	}
 	if k.Shapes[0].Deprecated != "stable.example.com/v1beta1 CronTab is deprecated; use stable.example.com/v1 CronTab" {
 		t.Errorf("deprecation: %q", k.Shapes[0].Deprecated)
+	}
+	old := u.DeepCopy()
+	old.SetAPIVersion("stable.example.com/v0")
+	if _, err := k.Convert(old, k.GroupVersionKind); err == nil || !strings.Contains(err.Error(), "request to convert CR from an invalid group/version: stable.example.com/v0") {
+		t.Errorf("from nowhere: %v", err)
+	}
+}
+
+func TestVersionsHaveTheirOwn(t *testing.T) {
+	k := kindOf(t)
+	beta := api.Served{Kind: k, Shape: &k.Shapes[0]}
+	main := api.Served{Kind: k}
+	if len(main.Hub().Subresources) != 2 || beta.Subresource("status") != nil || main.Subresource("scale") == nil {
+		t.Error("subresources are not those of the version")
+	}
+	if beta.Hub().Fields != nil || main.Hub().Fields == nil || k.Indexes["spec.cronSpec"] == nil || beta.Hub().Indexes != nil {
+		t.Error("selectable fields are not those of the version")
+	}
+	if main.Hub().Columns[1].Name != "Replicas" || beta.Hub().Columns[1].Name != "Age" {
+		t.Error("columns are not those of the version")
+	}
+}
+
+func TestSteps(t *testing.T) {
+	for path, want := range map[string]string{
+		".spec.a": "spec|a", ".a": "a", ".spec['a.b'].c": "spec|a.b|c", "['x']": "x", ".spec['a']['b']": "spec|a|b", "": "", ".": "",
+	} {
+		if got := strings.Join(steps(path), "|"); got != want {
+			t.Errorf("%q: %q, want %q", path, got, want)
+		}
 	}
 }
 

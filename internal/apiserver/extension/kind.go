@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"sync"
 
 	"k8s.io/apiextensions-apiserver/pkg/apihelpers"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kubeversion "k8s.io/apimachinery/pkg/version"
 
@@ -27,12 +29,18 @@ type custom struct {
 	kind       *api.Kind
 	versions   map[string]*version // all, also those that are not served
 	served     []*version
+	webhook    converter
+	types      func() managedfields.TypeConverter // merges objects of all versions
 }
 
-// newCustom makes the kind that a definition describes. convert is nil when
+// converter brings objects, none of which it changes, into a version. It is the
+// webhook of a definition.
+type converter func(objs []*unstructured.Unstructured, to schema.GroupVersionKind) ([]*unstructured.Unstructured, error)
+
+// newCustom makes the kind that a definition describes. webhook is nil when
 // versions differ in nothing but their name.
-func newCustom(d *apiextensionsv1.CustomResourceDefinition, convert func(*unstructured.Unstructured, schema.GroupVersionKind) (*unstructured.Unstructured, error)) (*custom, error) {
-	c := &custom{uid: string(d.UID), generation: d.Generation, names: d.Status.AcceptedNames, versions: map[string]*version{}}
+func newCustom(d *apiextensionsv1.CustomResourceDefinition, webhook converter) (*custom, error) {
+	c := &custom{uid: string(d.UID), generation: d.Generation, names: d.Status.AcceptedNames, versions: map[string]*version{}, webhook: webhook}
 	var storage *version
 	for i := range d.Spec.Versions {
 		v, err := newVersion(d, &d.Spec.Versions[i])
@@ -50,9 +58,29 @@ func newCustom(d *apiextensionsv1.CustomResourceDefinition, convert func(*unstru
 	if storage == nil {
 		return nil, fmt.Errorf("no version is the one that is stored")
 	}
+	c.types = sync.OnceValue(func() managedfields.TypeConverter { return typesOf(c.versions, d.Spec.PreserveUnknownFields) })
+	k := c.hub(d, storage)
+	k.Indexes = c.indexes(storage)
+	index.Add(k)
+	for _, v := range c.served {
+		if v != storage {
+			hub := c.hub(d, v)
+			k.Shapes = append(k.Shapes, api.Shape{GroupVersionKind: v.gvk, New: hub.New, NewList: hub.NewList, Deprecated: hub.Deprecated, Hub: hub})
+		}
+	}
+	sort.Slice(k.Shapes, func(i, j int) bool {
+		return kubeversion.CompareKubeAwareVersionStrings(k.Shapes[i].Version, k.Shapes[j].Version) > 0
+	})
+	c.kind = k
+	return c, nil
+}
+
+// hub is the kind as requests in a version see it. Its functions take objects in
+// any version, and do what the version of the object asks for.
+func (c *custom) hub(d *apiextensionsv1.CustomResourceDefinition, v *version) *api.Kind {
 	of, names := d.Status.AcceptedNames, d.Spec.Names
 	k := &api.Kind{
-		GroupVersionKind: storage.gvk,
+		GroupVersionKind: v.gvk,
 		Resource:         names.Plural,
 		Singular:         of.Singular,
 		ShortNames:       of.ShortNames,
@@ -61,8 +89,8 @@ func newCustom(d *apiextensionsv1.CustomResourceDefinition, convert func(*unstru
 		Path:             d.Spec.Group + "/" + names.Plural,
 		Encoding:         api.JSON,
 		StrictUpdate:     true,
-		New:              newObject(storage.gvk),
-		NewList:          newList(storage.gvk, of.ListKind),
+		New:              newObject(v.gvk),
+		NewList:          newList(v.gvk, of.ListKind),
 		Reset:            c.reset,
 		Prune: func(obj api.Object) ([]string, error) {
 			if v := c.of(obj); v != nil {
@@ -71,58 +99,25 @@ func newCustom(d *apiextensionsv1.CustomResourceDefinition, convert func(*unstru
 			return nil, nil
 		},
 		Default: func(obj api.Object) {
-			v := c.of(obj)
-			if v != nil && v != storage && convert == nil { // it was stored in a version that is not served any more
-				renamed(storage)(obj)
-			} else if v != nil {
+			if v := c.of(obj); v != nil {
 				v.setDefaults(obj.(*unstructured.Unstructured))
 			}
 		},
-		Validate:     storage.rules(storage.gvk, nil),
+		Validate:     c.validate,
 		Warn:         warn,
-		Subresources: subresources(storage),
-		Deprecated:   deprecation(d, storage),
+		Convert:      c.convert,
+		Fields:       c.fields(v),
+		Subresources: c.subresources(v),
+		Deprecated:   deprecation(d, v),
 	}
-	k.Columns, k.Row = columns(storage.spec.AdditionalPrinterColumns)
-	k.Fields = selectable(storage.spec.SelectableFields)
+	k.Columns, k.Row = columns(v.spec.AdditionalPrinterColumns)
+	if c.webhook != nil {
+		k.ConvertAll = c.convertAll
+	}
 	if d.DeletionTimestamp != nil || apihelpers.IsCRDConditionTrue(d, apiextensionsv1.Terminating) {
 		k.Verbs = []string{"delete", "deletecollection", "get", "list", "patch", "update", "watch"}
 	}
-	if convert != nil {
-		k.Convert = func(obj api.Object, to schema.GroupVersionKind) (api.Object, error) {
-			out, err := convert(obj.(*unstructured.Unstructured), to)
-			if err != nil {
-				return nil, err
-			}
-			v := c.versions[to.Version]
-			if _, err := v.prune(out); err != nil {
-				return nil, err
-			}
-			v.setDefaults(out)
-			return out, nil
-		}
-	}
-	for _, v := range c.served {
-		if v == storage {
-			continue
-		}
-		k.Shapes = append(k.Shapes, api.Shape{
-			GroupVersionKind: v.gvk,
-			New:              newObject(v.gvk),
-			NewList:          newList(v.gvk, of.ListKind),
-			From:             renamed(v),
-			To:               renamed(storage),
-			Default:          func(obj api.Object) { v.setDefaults(obj.(*unstructured.Unstructured)) },
-			Validate:         v.rules(v.gvk, k.Convert),
-			Deprecated:       deprecation(d, v),
-		})
-	}
-	sort.Slice(k.Shapes, func(i, j int) bool {
-		return kubeversion.CompareKubeAwareVersionStrings(k.Shapes[i].Version, k.Shapes[j].Version) > 0
-	})
-	c.kind = k
-	index.Add(k)
-	return c, nil
+	return k
 }
 
 func newObject(gvk schema.GroupVersionKind) func() api.Object {
@@ -146,55 +141,24 @@ func (c *custom) of(obj api.Object) *version {
 	return c.versions[obj.GetObjectKind().GroupVersionKind().Version]
 }
 
-// renamed is a conversion that changes the version and nothing else.
-func renamed(v *version) func(api.Object) api.Object {
-	return func(obj api.Object) api.Object {
-		obj.GetObjectKind().SetGroupVersionKind(v.gvk)
-		if u := obj.(*unstructured.Unstructured); u.GetName() != "" {
-			v.prune(u) //nolint:errcheck // its metadata has been read before
-			v.setDefaults(u)
-		}
-		return obj
+// validate an object by the rules of the version that it is in. old is in the same.
+func (c *custom) validate(obj, old api.Object, sub string) field.ErrorList {
+	v := c.of(obj)
+	if v == nil {
+		return field.ErrorList{field.InternalError(nil, fmt.Errorf("%v is no version of the definition", obj.GetObjectKind().GroupVersionKind()))}
 	}
-}
-
-// rules validates objects of the storage version by the rules of another.
-func (v *version) rules(gvk schema.GroupVersionKind, convert func(api.Object, schema.GroupVersionKind) (api.Object, error)) func(obj, old api.Object, sub string) field.ErrorList {
-	in := func(obj api.Object) (*unstructured.Unstructured, error) {
-		u, ok := obj.(*unstructured.Unstructured)
-		if !ok || u.GroupVersionKind() == gvk {
-			return u, nil
-		}
-		c := u.DeepCopy()
-		if convert != nil {
-			out, err := convert(c, gvk)
-			if err != nil {
-				return nil, err
-			}
-			return out.(*unstructured.Unstructured), nil
-		}
-		c.SetGroupVersionKind(gvk)
-		return c, nil
+	var was *unstructured.Unstructured
+	if old != nil {
+		was = old.(*unstructured.Unstructured)
 	}
-	return func(obj, old api.Object, sub string) field.ErrorList {
-		u, err := in(obj)
-		if err != nil {
-			return field.ErrorList{field.InternalError(nil, err)}
-		}
-		var was *unstructured.Unstructured
-		if old != nil {
-			if was, err = in(old); err != nil {
-				return field.ErrorList{field.InternalError(nil, err)}
-			}
-		}
-		return v.validate(u, was, sub)
-	}
+	return v.validate(obj.(*unstructured.Unstructured), was, sub)
 }
 
 // reset keeps status and the rest apart, and counts generations.
 func (c *custom) reset(obj, old api.Object, sub string) {
 	u := obj.(*unstructured.Unstructured)
-	status := c.kind.Subresource("status") != nil
+	v := c.of(obj)
+	status := v != nil && v.spec.Subresources != nil && v.spec.Subresources.Status != nil
 	if old == nil {
 		if status {
 			delete(u.Object, "status")

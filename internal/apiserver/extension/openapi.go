@@ -25,6 +25,18 @@ func definition(v *version) (openapi.Definition, error) {
 }
 
 func published(v *version, of int) *spec.Schema {
+	s := publishedSchema(v, of)
+	if fields := v.spec.SelectableFields; len(fields) > 0 {
+		paths := make([]any, len(fields))
+		for i, f := range fields {
+			paths[i] = map[string]any{"fieldPath": fieldName(f)}
+		}
+		s.AddExtension(openapi.SelectableFields, paths)
+	}
+	return s
+}
+
+func publishedSchema(v *version, of int) *spec.Schema {
 	// Clients take properties for all there are, so none are given when others may be.
 	s := v.schema
 	if s == nil || of == 2 && (s.XPreserveUnknownFields || v.preserve) {
@@ -85,16 +97,21 @@ func embedded(s *structural.Structural, out *spec.Schema, at string, of int) {
 	}
 }
 
-// typesOf lets apply merge objects of a version as its schema says; nil = it says nothing.
-func typesOf(v *version) managedfields.TypeConverter {
-	if v.schema == nil {
-		return nil
+// typesOf lets apply merge objects as the schema of the version they are in says;
+// nil = the schemas say nothing.
+func typesOf(versions map[string]*version, preserve bool) managedfields.TypeConverter {
+	all := map[string]*spec.Schema{objectMeta: metadata()}
+	for name, v := range versions {
+		s := deduced()
+		if v.schema != nil {
+			s = v.schema.ToKubeOpenAPI()
+		}
+		typeMeta(s)
+		s.SetProperty("metadata", *spec.RefSchema("#/components/schemas/" + objectMeta))
+		s.AddExtension("x-kubernetes-group-version-kind", []any{map[string]any{"group": v.gvk.Group, "version": v.gvk.Version, "kind": v.gvk.Kind}})
+		all["object."+name] = s
 	}
-	s := v.schema.ToKubeOpenAPI()
-	typeMeta(s)
-	s.SetProperty("metadata", *spec.RefSchema("#/components/schemas/" + objectMeta))
-	s.AddExtension("x-kubernetes-group-version-kind", []any{map[string]any{"group": v.gvk.Group, "version": v.gvk.Version, "kind": v.gvk.Kind}})
-	types, err := managedfields.NewTypeConverter(map[string]*spec.Schema{"object": s, objectMeta: metadata()}, v.preserve)
+	types, err := managedfields.NewTypeConverter(all, preserve)
 	if err != nil {
 		return nil
 	}

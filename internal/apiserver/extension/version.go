@@ -19,7 +19,6 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	"k8s.io/apiserver/pkg/cel/common"
@@ -33,7 +32,6 @@ type version struct {
 
 	schema *structural.Structural // nil = anything goes
 	judge  func() (*judge, error)
-	types  func() managedfields.TypeConverter
 }
 
 // judge is what validation needs; made when first needed.
@@ -60,7 +58,6 @@ func newVersion(d *apiextensionsv1.CustomResourceDefinition, spec *apiextensions
 		}
 	}
 	v.judge = sync.OnceValues(func() (*judge, error) { return newJudge(props, v.schema) })
-	v.types = sync.OnceValue(func() managedfields.TypeConverter { return typesOf(v) })
 	return v, nil
 }
 
@@ -206,5 +203,23 @@ func checkScale(u *unstructured.Unstructured, s *apiextensionsv1.CustomResourceS
 	return all
 }
 
-// steps of a simple JSON path: ".spec.replicas".
-func steps(path string) []string { return strings.Split(strings.TrimPrefix(path, "."), ".") }
+// steps of a simple JSON path: ".spec.replicas", ".spec['a.b']".
+func steps(path string) (all []string) {
+	for path != "" {
+		if rest, ok := strings.CutPrefix(path, "['"); ok {
+			name, after, _ := strings.Cut(rest, "']")
+			all, path = append(all, name), after
+			continue
+		}
+		path = strings.TrimPrefix(path, ".")
+		end := strings.IndexAny(path, ".[")
+		if end < 0 {
+			end = len(path)
+		}
+		if end == 0 { // no path at all
+			return append(all, path)
+		}
+		all, path = append(all, path[:end]), path[end:]
+	}
+	return all
+}

@@ -128,6 +128,12 @@ func arrive(k *api.Kind, obj api.Object) (api.Object, error) {
 	}
 	if k.Encoding == api.Protobuf {
 		obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+	} else if gvk := obj.GetObjectKind().GroupVersionKind(); k.Convert != nil && gvk != k.GroupVersionKind && !gvk.Empty() {
+		// as it was read: in whatever version it was stored in
+		var err error
+		if obj, err = k.Convert(obj.DeepCopyObject().(api.Object), k.GroupVersionKind); err != nil {
+			return nil, err
+		}
 	} else {
 		obj.GetObjectKind().SetGroupVersionKind(k.GroupVersionKind)
 	}

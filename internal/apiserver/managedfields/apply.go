@@ -20,7 +20,7 @@ import (
 
 // Apply merges a configuration (the body of an apply patch, YAML or JSON) into
 // the live object, nil if there is none, and returns the object that shall be
-// stored, in the storage shape, with defaults and managed fields. live is not
+// stored, in the shape that the request works on, with defaults and managed fields. live is not
 // changed. If the configuration changes nothing, what is returned differs from
 // live in nothing but perhaps its managed fields.
 //
@@ -42,8 +42,9 @@ func (m *Manager) Apply(kind api.Served, live api.Object, patch []byte, manager,
 	}
 	var from runtime.Object = live
 	if live == nil {
-		from = kind.New()
-		from.GetObjectKind().SetGroupVersionKind(kind.Kind.GroupVersionKind)
+		hub := kind.Hub()
+		from = hub.New()
+		from.GetObjectKind().SetGroupVersionKind(hub.GroupVersionKind)
 	}
 	got, err := lib.Apply(from, config, manager, force)
 	if err != nil {
@@ -84,17 +85,20 @@ func (m *Manager) library(kind api.Served, sub string) (*managedfields.FieldMana
 		}
 	}
 	filters := map[fieldpath.APIVersion]fieldpath.Filter{}
-	if filter := l.filter(sub); filter != nil {
-		filters[fieldpath.APIVersion(kind.Kind.GroupVersion().String())] = filter
-		for i := range kind.Shapes {
-			filters[fieldpath.APIVersion(kind.Shapes[i].GroupVersion().String())] = filter
+	versions := []api.Served{{Kind: kind.Kind}}
+	for i := range kind.Shapes {
+		versions = append(versions, api.Served{Kind: kind.Kind, Shape: &kind.Shapes[i]})
+	}
+	for _, v := range versions {
+		if filter := filterOf(v.Hub(), sub); filter != nil {
+			filters[fieldpath.APIVersion(v.GVK().GroupVersion().String())] = filter
 		}
 	}
 	create := managedfields.NewDefaultFieldManager
 	if kind.Encoding != api.Protobuf {
 		create = managedfields.NewDefaultCRDFieldManager
 	}
-	return create(types, l, l, l, kind.GVK(), kind.Kind.GroupVersion(), sub, filters)
+	return create(types, l, l, l, kind.GVK(), kind.Hub().GroupVersion(), sub, filters)
 }
 
 // updateCustom is Update of a kind that has no Go type of its own.
@@ -104,7 +108,7 @@ func (m *Manager) updateCustom(kind api.Served, live, obj api.Object, manager, s
 		var from runtime.Object = live
 		if live == nil {
 			empty := &unstructured.Unstructured{}
-			empty.SetGroupVersionKind(kind.Kind.GroupVersionKind)
+			empty.SetGroupVersionKind(kind.Hub().GroupVersionKind)
 			from = empty
 		}
 		var got runtime.Object
@@ -125,9 +129,9 @@ type library struct {
 	kind *api.Kind
 }
 
-// filter is the library's form of resetFields.
-func (l library) filter(sub string) fieldpath.Filter {
-	if l.kind.GroupResource() == (schema.GroupResource{Resource: "pods"}) {
+// filterOf is the library's form of resetFields.
+func filterOf(kind *api.Kind, sub string) fieldpath.Filter {
+	if kind.GroupResource() == (schema.GroupResource{Resource: "pods"}) {
 		any := fieldpath.MatchAnyPathElement()
 		switch sub {
 		case "ephemeralcontainers":
@@ -141,7 +145,7 @@ func (l library) filter(sub string) fieldpath.Filter {
 			)
 		}
 	}
-	reset := resetFields(l.kind, sub)
+	reset := resetFields(kind, sub)
 	if reset == nil {
 		return nil
 	}
@@ -223,7 +227,7 @@ func (l library) Default(obj runtime.Object) {
 		return
 	}
 	switch {
-	case served.Shape == nil && served.Default != nil:
+	case (served.Shape == nil || served.Convert != nil) && served.Default != nil:
 		served.Default(obj.(api.Object))
 	case served.Shape != nil && served.Shape.Default != nil:
 		served.Shape.Default(obj.(api.Object))

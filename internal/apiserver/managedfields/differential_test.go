@@ -96,7 +96,7 @@ func (noDefaults) Default(runtime.Object) {}
 func upstream(t testing.TB, types *openapi.Types, k *api.Kind, sub string) *managedfields.FieldManager {
 	t.Helper()
 	filters := map[fieldpath.APIVersion]fieldpath.Filter{}
-	if f := (library{kind: k}).filter(sub); f != nil {
+	if f := filterOf(k, sub); f != nil {
 		filters[fieldpath.APIVersion(k.GroupVersion().String())] = f
 	}
 	fm, err := managedfields.NewDefaultFieldManager(schemaTypes{types}, scheme.Scheme, noDefaults{}, scheme.Scheme, k.GroupVersionKind, k.GroupVersion(), sub, filters)

@@ -117,16 +117,33 @@ func (h *Handler) names(s api.Served, defs map[string]Definition) (self, list st
 	}
 	defs[self] = def
 	lists := Definition{}
-	lists.V3, _ = markKind(listSchema(self, 3), gvk.GroupVersion().WithKind(gvk.Kind+"List"))
-	lists.V2, _ = markKind(listSchema(self, 2), gvk.GroupVersion().WithKind(gvk.Kind+"List"))
+	fields := selectable(def.V3)
+	lists.V3, _ = markKind(listSchema(self, 3, fields), gvk.GroupVersion().WithKind(gvk.Kind+"List"))
+	lists.V2, _ = markKind(listSchema(self, 2, fields), gvk.GroupVersion().WithKind(gvk.Kind+"List"))
 	defs[list] = lists
 	return self, list
 }
 
-func listSchema(of string, version int) []byte {
+// SelectableFields is the extension of a schema that says which fields its objects
+// can be selected by (KEP-4358).
+const SelectableFields = "x-kubernetes-selectable-fields"
+
+// selectable is that extension of a schema, nil if it has none.
+func selectable(schema []byte) json.RawMessage {
+	if !bytes.Contains(schema, []byte(SelectableFields)) {
+		return nil
+	}
+	var of map[string]json.RawMessage
+	if json.Unmarshal(schema, &of) != nil {
+		return nil
+	}
+	return of[SelectableFields]
+}
+
+func listSchema(of string, version int, fields json.RawMessage) []byte {
 	ref := func(name string) object { return object{"$ref": refPrefix(version) + name} }
 	kind := of[strings.LastIndexByte(of, '.')+1:]
-	text, _ := json.Marshal(object{
+	list := object{
 		"description": kind + "List is a list of " + kind,
 		"type":        "object",
 		"required":    []string{"items"},
@@ -136,7 +153,11 @@ func listSchema(of string, version int) []byte {
 			"metadata":   ref(meta + "ListMeta"),
 			"items":      object{"type": "array", "description": "List of " + kind + ".", "items": ref(of)},
 		},
-	})
+	}
+	if fields != nil {
+		list[SelectableFields] = fields
+	}
+	text, _ := json.Marshal(list)
 	return text
 }
 

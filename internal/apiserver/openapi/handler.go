@@ -241,7 +241,7 @@ func (h *Handler) hash(kinds []api.Served) string {
 	defer h.mu.Unlock()
 	for _, s := range kinds {
 		fmt.Fprintln(sum, s.GVK(), s.Plural(), s.Cluster, s.Verbs, s.Virtual, h.extra[s.GVK()].hash)
-		for _, sub := range s.Subresources {
+		for _, sub := range s.Hub().Subresources {
 			fmt.Fprintln(sum, sub.Name, sub.Kind, sub.Verbs)
 		}
 	}

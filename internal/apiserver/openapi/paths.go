@@ -84,8 +84,9 @@ func operations(s api.Served, self, list string) []operation {
 			about: "delete " + article(kind), options: "DeleteOptions", body: meta + "DeleteOptions", bodyOptional: true,
 			codes: []int{200, 202}, answer: meta + "Status"})
 	}
-	for i := range s.Subresources {
-		p.subresource(&s.Subresources[i], one, scope, self)
+	subs := s.Hub().Subresources
+	for i := range subs {
+		p.subresource(&subs[i], one, scope, self)
 	}
 	return p.ops
 }

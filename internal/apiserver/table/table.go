@@ -21,6 +21,8 @@ type Options struct {
 	Include metav1.IncludeObjectPolicy
 	// Whole gives the document of an object, for Include = Object.
 	Whole func(*cache.Item) ([]byte, error)
+	// Shaped gives the object that the cells are made of; nil = the item's own.
+	Shaped func(*cache.Item) (api.Object, error)
 	// NoColumns leaves the column definitions out: later events of a watch.
 	NoColumns bool
 }
@@ -86,7 +88,14 @@ func (o Options) columns() []metav1.TableColumnDefinition {
 }
 
 func (o Options) row(buf []byte, item *cache.Item) ([]byte, error) {
-	c, err := json.Marshal(cells(o.Kind, item.Object))
+	obj := item.Object
+	if o.Shaped != nil {
+		var err error
+		if obj, err = o.Shaped(item); err != nil {
+			return nil, err
+		}
+	}
+	c, err := json.Marshal(cells(o.Kind, obj))
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,8 @@
 package verbs
 
 import (
+	"errors"
+
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/proa-dev/proa/internal/api"
@@ -21,11 +23,8 @@ func Body(item *cache.Item, k api.Served, m wire.Media) ([]byte, error) {
 	if m == wire.Protobuf {
 		key = protobufKey
 	}
-	if k.Shape != nil {
-		key += k.Shape.Group + "/" + k.Shape.Version
-	}
-	body, err := item.Remember(key, func() (any, error) {
-		obj, err := Shaped(item.Object, k)
+	body, err := item.Remember(inVersion(key, k), func() (any, error) {
+		obj, err := ShapedItem(item, k)
 		if err != nil {
 			return nil, err
 		}
@@ -36,6 +35,15 @@ func Body(item *cache.Item, k api.Served, m wire.Media) ([]byte, error) {
 		return nil, err
 	}
 	return body.([]byte), nil
+}
+
+// inVersion is the key under which something that differs from version to version
+// is remembered.
+func inVersion(key string, k api.Served) string {
+	if k.Shape == nil {
+		return key
+	}
+	return key + k.Shape.Group + "/" + k.Shape.Version
 }
 
 // Shaped is obj in the served shape; a new object unless it has that already.
@@ -49,6 +57,79 @@ func Shaped(obj api.Object, k api.Served) (api.Object, error) {
 	return k.Shape.From(obj.DeepCopyObject().(api.Object)), nil
 }
 
+// ShapedItem is the object of an item in the served shape. What is costly to
+// convert is converted once.
+func ShapedItem(item *cache.Item, k api.Served) (api.Object, error) {
+	if !costly(item, k) {
+		return Shaped(item.Object, k)
+	}
+	obj, err := item.Remember(inVersion("shaped", k), func() (any, error) { return Shaped(item.Object, k) })
+	if err != nil {
+		return nil, err
+	}
+	return obj.(api.Object), nil
+}
+
+// costly says that somebody has to be asked for an item in the served shape.
+func costly(item *cache.Item, k api.Served) bool {
+	return k.ConvertAll != nil && item.Object.GetObjectKind().GroupVersionKind() != k.GVK()
+}
+
+// Items are converted together up to as many, and to as many bytes. A batch has
+// one at least.
+const (
+	batchItems = 250
+	batchBytes = 2 << 20
+)
+
+// ShapeAll makes sure that items can be had in the served shape without asking
+// anybody: those that are costly to convert are converted together.
+func ShapeAll(items []*cache.Item, k api.Served) error {
+	if k.ConvertAll == nil {
+		return nil
+	}
+	var batch []*cache.Item
+	size := 0
+	convert := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		objs := make([]api.Object, len(batch))
+		for i, item := range batch {
+			objs[i] = item.Object
+		}
+		out, err := k.ConvertAll(objs, k.GVK())
+		if err != nil {
+			return err
+		}
+		for i, item := range batch {
+			item.Remember(inVersion("shaped", k), func() (any, error) { return out[i], nil }) //nolint:errcheck // it is there
+		}
+		batch, size = batch[:0], 0
+		return nil
+	}
+	for _, item := range items {
+		if !costly(item, k) || remembers(item, k) {
+			continue
+		}
+		if len(batch) == batchItems || len(batch) > 0 && size+item.Size() > batchBytes {
+			if err := convert(); err != nil {
+				return err
+			}
+		}
+		batch, size = append(batch, item), size+item.Size()
+	}
+	return convert()
+}
+
+// remembers says that an item has been converted before.
+func remembers(item *cache.Item, k api.Served) bool {
+	_, err := item.Remember(inVersion("shaped", k), func() (any, error) { return nil, errNotYet })
+	return err == nil
+}
+
+var errNotYet = errors.New("not converted yet")
+
 // converted is obj in a version, for kinds whose objects may be stored in any.
 func converted(k *api.Kind, obj api.Object, to schema.GroupVersionKind) (api.Object, error) {
 	if obj.GetObjectKind().GroupVersionKind() == to {
@@ -57,14 +138,34 @@ func converted(k *api.Kind, obj api.Object, to schema.GroupVersionKind) (api.Obj
 	return k.Convert(obj.DeepCopyObject().(api.Object), to)
 }
 
-// inStorage is an item in the storage shape, which every write starts from.
-func inStorage(k *api.Kind, item *cache.Item) (*cache.Item, error) {
+// inHub is an item in the shape that a request works on: the storage shape, or
+// the version it is in, for kinds whose versions are kinds of their own.
+func inHub(k api.Served, item *cache.Item) (*cache.Item, error) {
 	if k.Convert == nil {
 		return item, nil
 	}
-	obj, err := converted(k, item.Object, k.GroupVersionKind)
+	obj, err := ShapedItem(item, k)
 	if err != nil || obj == item.Object {
 		return item, err
 	}
 	return &cache.Item{Object: obj, Revision: item.Revision}, nil
+}
+
+// toStore is an object that a request worked on as it is kept, with the defaults
+// that it would have when it is read again.
+func toStore(k *api.Kind, obj api.Object) (api.Object, error) {
+	if k.Convert == nil || obj.GetObjectKind().GroupVersionKind() == k.GroupVersionKind {
+		return obj, nil
+	}
+	out, err := converted(k, obj, k.GroupVersionKind)
+	if err == nil && k.Default != nil {
+		k.Default(out)
+	}
+	return out, err
+}
+
+// outdated says that an item is kept in a version that is not the one that the
+// kind is stored in now: any write of it brings it into that.
+func outdated(k *api.Kind, item *cache.Item) bool {
+	return k.Convert != nil && item.Object.GetObjectKind().GroupVersionKind() != k.GroupVersionKind
 }

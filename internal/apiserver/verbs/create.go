@@ -49,7 +49,7 @@ type noting func(r *Request, obj, old api.Object)
 
 // create is one attempt, with a name.
 func (v *Verbs) create(ctx context.Context, r *Request, obj api.Object, note noting) (*cache.Item, error) {
-	k := r.Kind.Kind
+	k := r.Kind.Hub()
 	obj.SetUID(newUID())
 	obj.SetCreationTimestamp(metav1.NewTime(v.Now().Truncate(1e9).UTC()))
 	dedupOwners(ctx, obj)
@@ -131,9 +131,19 @@ func (v *Verbs) claim(ctx context.Context, r *Request, obj, old api.Object) (fun
 	return c.Claim(ctx, obj, old, r.DryRun)
 }
 
-// put commits one object in the place of another, nil = none. An object that is
-// too large is stored without its managedFields if that helps.
+// put commits one object that a request worked on in the place of another, nil =
+// none.
 func (v *Verbs) put(ctx context.Context, r *Request, obj api.Object, old *cache.Item) (*cache.Item, error) {
+	obj, err := toStore(r.Kind.Kind, obj)
+	if err != nil {
+		return nil, err
+	}
+	return v.putAsIs(ctx, r, obj, old)
+}
+
+// putAsIs commits an object in the version that it is in. One that is too large is
+// stored without its managedFields if that helps.
+func (v *Verbs) putAsIs(ctx context.Context, r *Request, obj api.Object, old *cache.Item) (*cache.Item, error) {
 	change := Change{Kind: r.Kind.Kind, Object: obj, Old: old}
 	if r.Kind.TTL != nil {
 		change.TTL = r.Kind.TTL(obj)

@@ -94,7 +94,7 @@ func (v *Verbs) delete(ctx context.Context, r *Request, old *cache.Item, opts me
 	if r.DryRun {
 		return &cache.Item{Object: obj, Revision: old.Revision}, false, nil
 	}
-	item, err := v.put(ctx, r, obj, old)
+	item, err := v.putAsIs(ctx, r, obj, old) // that it goes must not hang on who could convert it
 	return item, false, err
 }
 

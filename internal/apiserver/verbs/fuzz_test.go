@@ -63,11 +63,14 @@ func FuzzSelector(f *testing.F) {
 		if err != nil {
 			return
 		}
-		picked := s.Matches(k, item)
+		picked, err := s.Matches(api.Served{Kind: k}, item)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if s.Everything() && !picked {
 			t.Errorf("%q %q picks everything, but not the pod", label, field)
 		}
-		if scope := s.scope(k, "", ""); picked && (scope.Name != "" && scope.Name != "p" || scope.Namespace != "" && scope.Namespace != "n") {
+		if scope := s.scope(api.Served{Kind: k}, "", ""); picked && (scope.Name != "" && scope.Name != "p" || scope.Namespace != "" && scope.Namespace != "n") {
 			t.Errorf("%q %q picks the pod, but looks at %+v", label, field, scope)
 		}
 	})

@@ -49,10 +49,15 @@ func (v *Verbs) List(ctx context.Context, r *Request, o ListOptions) (*List, err
 	}
 	list := &List{Revision: state.revision}
 	k := r.Kind.Kind
-	scope := o.scope(k, r.Namespace, r.Name)
-	visited := 0
-	visit := func(item *cache.Item) bool {
-		if !o.Matches(k, item) {
+	scope := o.scope(r.Kind, r.Namespace, r.Name)
+	var failed error
+	take := func(item *cache.Item) bool {
+		ok, err := o.Matches(r.Kind, item)
+		if err != nil {
+			failed = err
+			return false
+		}
+		if !ok {
 			return true
 		}
 		if o.Limit > 0 && int64(len(list.Items)) == o.Limit {
@@ -61,9 +66,9 @@ func (v *Verbs) List(ctx context.Context, r *Request, o ListOptions) (*List, err
 			return false
 		}
 		list.Items = append(list.Items, item)
-		visited++
 		return true
 	}
+	visit, last := o.batched(r.Kind, take, &failed)
 	switch {
 	case scope.Name != "" && (scope.Namespace != "" || k.Cluster):
 		if item := state.Get(scope.Namespace, scope.Name); item != nil {
@@ -83,6 +88,9 @@ func (v *Verbs) List(ctx context.Context, r *Request, o ListOptions) (*List, err
 		}
 		state.Ascend(scope.Namespace, ns, name, visit)
 	}
+	if last(); failed != nil {
+		return nil, failed
+	}
 	if list.Continue != "" {
 		v.pins.put(k, state.revision, state.Snapshot)
 		if o.Everything() {
@@ -90,6 +98,39 @@ func (v *Verbs) List(ctx context.Context, r *Request, o ListOptions) (*List, err
 		}
 	}
 	return list, nil
+}
+
+// batched lets take see items whose fields are known: if they are costly to find
+// out, those of several items are found out together. last takes what is left.
+func (s Selector) batched(k api.Served, take func(*cache.Item) bool, failed *error) (visit func(*cache.Item) bool, last func()) {
+	if k.ConvertAll == nil || k.Hub().Fields == nil || !s.onFields() {
+		return take, func() {}
+	}
+	var batch []*cache.Item
+	more := true
+	last = func() {
+		if *failed != nil || !more {
+			return
+		}
+		if *failed = ShapeAll(batch, k); *failed != nil {
+			return
+		}
+		for _, item := range batch {
+			if more = take(item); !more {
+				return
+			}
+		}
+		batch = batch[:0]
+	}
+	return func(item *cache.Item) bool {
+		if s.matchesMeta(k.Kind, item) {
+			batch = append(batch, item)
+		}
+		if len(batch) == batchItems {
+			last()
+		}
+		return more && *failed == nil
+	}, last
 }
 
 // remaining counts what comes after a page.

@@ -137,7 +137,7 @@ func keepSystem(obj, old api.Object) {
 func check(r *Request, obj, old api.Object) error {
 	var e validate.Errs
 	p := validate.Root("metadata")
-	k := r.Kind.Kind
+	k := r.Kind.Hub()
 	validate.ObjectMeta(&e, obj, !k.Cluster, nameRule(k, old), p)
 	if old != nil {
 		validate.ObjectMetaUpdate(&e, obj, old, p)
@@ -146,11 +146,10 @@ func check(r *Request, obj, old api.Object) error {
 	if e.Len() > 0 {
 		all = e.List()
 	}
-	s := r.Kind.Shape
-	if k.Validate != nil && (s == nil || k.Prune == nil) { // custom resources have a schema for each version
+	if k.Validate != nil {
 		all = append(all, k.Validate(obj, old, r.Subresource)...)
 	}
-	if s != nil && s.Validate != nil {
+	if s := r.Kind.Shape; s != nil && s.Validate != nil {
 		all = append(all, s.Validate(obj, old, r.Subresource)...)
 	}
 	if len(all) == 0 {

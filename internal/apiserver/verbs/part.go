@@ -23,7 +23,7 @@ import (
 
 // part of a request, or the error that there is none.
 func (r *Request) part() (*api.Subresource, error) {
-	if s := r.Kind.Kind.Subresource(r.Subresource); s != nil && s.Get != nil && s.Set != nil {
+	if s := r.Kind.Subresource(r.Subresource); s != nil && s.Get != nil && s.Set != nil {
 		return s, nil
 	}
 	return nil, NoSuchPath()
@@ -41,6 +41,15 @@ func (v *Verbs) GetPart(ctx context.Context, r *Request) (runtime.Object, error)
 		return nil, err
 	}
 	item, err := v.Get(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return r.partOf(sub, item)
+}
+
+// partOf an item that is stored.
+func (r *Request) partOf(sub *api.Subresource, item *cache.Item) (runtime.Object, error) {
+	item, err := inHub(r.Kind, item)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +129,7 @@ func (v *Verbs) changePart(ctx context.Context, r *Request, sub *api.Subresource
 	if err != nil {
 		return nil, err
 	}
-	return sub.Get(item.Object)
+	return r.partOf(sub, item)
 }
 
 // applyPart applies a Scale: what it says of replicas is applied to the object,
@@ -150,7 +159,7 @@ func (v *Verbs) applyPart(ctx context.Context, r *Request, sub *api.Subresource,
 	if err != nil {
 		return nil, err
 	}
-	return sub.Get(item.Object)
+	return r.partOf(sub, item)
 }
 
 // documentKind is what a document of obj has to be told of its kind: nothing,

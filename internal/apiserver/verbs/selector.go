@@ -2,14 +2,15 @@ package verbs
 
 import (
 	"fmt"
+	"maps"
 	"slices"
-	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/proa-dev/proa/internal/api"
+	"github.com/proa-dev/proa/internal/api/index"
 	"github.com/proa-dev/proa/internal/cache"
 )
 
@@ -42,7 +43,7 @@ func (v *Verbs) ParseSelector(k api.Served, label, field string) (Selector, erro
 			return s, apierrors.NewBadRequest(err.Error())
 		}
 		s.Fields, err = s.Fields.Transform(func(name, value string) (string, string, error) {
-			name, err := v.fields.known(k.Kind, name)
+			name, err := known(k, name)
 			return name, value, err
 		})
 		if err != nil {
@@ -52,30 +53,44 @@ func (v *Verbs) ParseSelector(k api.Served, label, field string) (Selector, erro
 	return s, nil
 }
 
-// fieldNames remembers which fields objects of a kind are selected by.
-type fieldNames struct{ byKind sync.Map } // *api.Kind → fields.Set of a new object
-
-func (f *fieldNames) known(k *api.Kind, name string) (string, error) {
+// known is a field that objects can be selected by in a version, by its name today.
+func known(k api.Served, name string) (string, error) {
+	hub := k.Hub()
+	custom := k.Encoding == api.JSON
 	switch {
-	case name == "metadata.name", name == "metadata.namespace" && (!k.Cluster || k.Fields == nil):
+	case name == "metadata.name", name == "metadata.namespace" && (!k.Cluster || hub.Fields == nil && !custom):
 		return name, nil
-	case k.Fields == nil:
+	case hub.Fields == nil && !custom:
 		return "", fmt.Errorf("%q is not a known field selector: only %q, %q", name, "metadata.name", "metadata.namespace")
-	case k.Group == "" && k.Kind == "Pod" && name == "spec.host":
+	case k.Group == "" && k.Kind.Kind == "Pod" && name == "spec.host":
 		return "spec.nodeName", nil // as clients of the oldest days write it
 	}
-	set, ok := f.byKind.Load(k)
-	if !ok {
-		set, _ = f.byKind.LoadOrStore(k, k.Fields(k.New()))
+	if hub.Fields != nil {
+		if _, ok := hub.Fields(hub.New())[name]; ok {
+			return name, nil
+		}
 	}
-	if _, known := set.(fields.Set)[name]; !known {
-		return "", fmt.Errorf("field label not supported: %s", name)
-	}
-	return name, nil
+	return "", fmt.Errorf("field label not supported: %s", name)
 }
 
-// Matches says whether an object is picked.
-func (s Selector) Matches(k *api.Kind, item *cache.Item) bool {
+// Matches says whether an object is picked. It fails when the object cannot be had
+// in the version that the selector is about.
+func (s Selector) Matches(k api.Served, item *cache.Item) (bool, error) {
+	if !s.matchesMeta(k.Kind, item) {
+		return false, nil
+	}
+	if s.Fields == nil || s.Fields.Empty() {
+		return true, nil
+	}
+	set, err := item.Remember(inVersion("fields", k), func() (any, error) { return fieldsOf(k, item) })
+	if err != nil {
+		return false, err
+	}
+	return s.Fields.Matches(set.(fields.Set)), nil
+}
+
+// matchesMeta is Matches as far as it can be told in any version.
+func (s Selector) matchesMeta(k *api.Kind, item *cache.Item) bool {
 	if s.Labels != nil && !s.Labels.Empty() && !s.Labels.Matches(labels.Set(item.Object.GetLabels())) {
 		return false
 	}
@@ -85,28 +100,35 @@ func (s Selector) Matches(k *api.Kind, item *cache.Item) bool {
 	if s.Fields == nil || s.Fields.Empty() {
 		return true
 	}
-	if name, ok := s.Fields.RequiresExactMatch("metadata.name"); ok && name != item.Object.GetName() {
-		return false
-	}
-	set, _ := item.Remember("fields", func() (any, error) { return fieldsOf(k, item.Object), nil })
-	return s.Fields.Matches(set.(fields.Set))
+	name, ok := s.Fields.RequiresExactMatch("metadata.name")
+	return !ok || name == item.Object.GetName()
 }
 
-func fieldsOf(k *api.Kind, obj api.Object) fields.Set {
-	all := fields.Set{"metadata.name": obj.GetName()}
+// onFields says that the selector asks for more than metadata of a version.
+func (s Selector) onFields() bool { return s.Fields != nil && !s.Fields.Empty() }
+
+func fieldsOf(k api.Served, item *cache.Item) (fields.Set, error) {
+	all := fields.Set{"metadata.name": item.Object.GetName()}
 	if !k.Cluster {
-		all["metadata.namespace"] = obj.GetNamespace()
+		all["metadata.namespace"] = item.Object.GetNamespace()
 	}
-	if k.Fields != nil {
-		for name, value := range k.Fields(obj) {
-			all[name] = value
+	hub := k.Hub()
+	if hub.Fields == nil {
+		return all, nil
+	}
+	obj := item.Object
+	if k.Convert != nil {
+		var err error
+		if obj, err = ShapedItem(item, k); err != nil {
+			return nil, err
 		}
 	}
-	return all
+	maps.Copy(all, hub.Fields(obj))
+	return all, nil
 }
 
 // scope narrows what has to be looked at to what the selector could pick.
-func (s Selector) scope(k *api.Kind, namespace, name string) cache.Scope {
+func (s Selector) scope(k api.Served, namespace, name string) cache.Scope {
 	scope := cache.Scope{Namespace: namespace, Name: name}
 	if name == "" {
 		scope.Index, scope.Value = s.Index, s.Value
@@ -120,12 +142,15 @@ func (s Selector) scope(k *api.Kind, namespace, name string) cache.Scope {
 	if n, ok := s.Fields.RequiresExactMatch("metadata.name"); ok && name == "" {
 		scope.Name = n
 	}
-	if scope.Name != "" || scope.Index != "" {
+	if scope.Name != "" || scope.Index != "" || k.Hub() != k.Kind { // indexes are of the storage version
 		return scope
 	}
-	for index := range k.Indexes {
-		if value, ok := s.Fields.RequiresExactMatch(index); ok {
-			scope.Index, scope.Value = index, value
+	for name := range k.Indexes {
+		if name == index.Owner || name == index.Owners { // no fields, whatever fields are called
+			continue
+		}
+		if value, ok := s.Fields.RequiresExactMatch(name); ok {
+			scope.Index, scope.Value = name, value
 			break
 		}
 	}

@@ -60,21 +60,22 @@ func (v *Verbs) change(ctx context.Context, r *Request, createToo bool,
 		return nil, false, err
 	}
 	for {
-		old := set.Get(r.Namespace, r.Name)
-		if old == nil {
+		kept := set.Get(r.Namespace, r.Name)
+		if kept == nil {
 			if !createToo {
 				return nil, false, r.notFound()
 			}
 			return v.changeNothing(ctx, r, wanted, note)
 		}
-		if old, err = inStorage(r.Kind.Kind, old); err != nil {
+		old, err := inHub(r.Kind, kept)
+		if err != nil {
 			return nil, false, err
 		}
 		obj, err := wanted(old)
 		if err != nil {
 			return nil, false, err
 		}
-		item, err := v.replace(ctx, r, obj, old, note)
+		item, err := v.replace(ctx, r, obj, old, outdated(r.Kind.Kind, kept), note)
 		if _, again := errors.AsType[*store.Conflict](err); !again {
 			return item, false, err
 		}
@@ -104,9 +105,10 @@ func (v *Verbs) changeNothing(ctx context.Context, r *Request, wanted func(old *
 	return item, err == nil, err
 }
 
-// replace is one attempt to put obj in the place of old.
-func (v *Verbs) replace(ctx context.Context, r *Request, obj api.Object, old *cache.Item, note noting) (*cache.Item, error) {
-	k := r.Kind.Kind
+// replace is one attempt to put obj in the place of old. always = it is stored
+// even if it says the same.
+func (v *Verbs) replace(ctx context.Context, r *Request, obj api.Object, old *cache.Item, always bool, note noting) (*cache.Item, error) {
+	k := r.Kind.Hub()
 	if err := r.current(obj, old.Object); err != nil {
 		return nil, err
 	}
@@ -139,7 +141,7 @@ func (v *Verbs) replace(ctx context.Context, r *Request, obj api.Object, old *ca
 		return nil, err
 	}
 	warn(ctx, k, obj, old.Object)
-	same := unchanged(obj, old)
+	same := unchanged(obj, old) && !always
 	if err := v.Admission.Validate(ctx, w); err != nil {
 		return nil, err
 	}

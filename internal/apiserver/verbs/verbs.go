@@ -88,7 +88,6 @@ type Verbs struct {
 	Config
 	actions   map[ActionKey]Action
 	pins      pins
-	fields    fieldNames
 	revisions revisions
 }
 

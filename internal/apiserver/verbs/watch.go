@@ -29,7 +29,7 @@ type Event struct {
 
 // Watch is a running watch, not for several goroutines.
 type Watch struct {
-	kind    *api.Kind
+	kind    api.Served
 	all     bool // no selector
 	sel     Selector
 	from    *cache.Watch
@@ -48,9 +48,8 @@ func (v *Verbs) Watch(ctx context.Context, r *Request, o WatchOptions) (*Watch, 
 	if err := unreadable(set.Unreadable(r.Namespace)); err != nil {
 		return nil, err
 	}
-	k := r.Kind.Kind
-	w := &Watch{kind: k, sel: o.Selector, all: o.Everything(), first: true}
-	scope := o.scope(k, r.Namespace, r.Name)
+	w := &Watch{kind: r.Kind, sel: o.Selector, all: o.Everything(), first: true}
+	scope := o.scope(r.Kind, r.Namespace, r.Name)
 	var rv int64
 	var err error
 	switch o.ResourceVersion {
@@ -76,7 +75,9 @@ func (v *Verbs) Watch(ctx context.Context, r *Request, o WatchOptions) (*Watch, 
 			return nil, err
 		}
 		state := set.Snapshot()
-		w.collect(state, scope)
+		if err := w.collect(state, scope); err != nil {
+			return nil, err
+		}
 		rv = state.Revision()
 	}
 	w.at = rv
@@ -95,14 +96,21 @@ func tooOld(asked, now int64) error {
 }
 
 // collect the initial items.
-func (w *Watch) collect(s cache.Snapshot, scope cache.Scope) {
-	visit := func(item *cache.Item) bool {
-		if (scope.Namespace == "" || item.Object.GetNamespace() == scope.Namespace) &&
-			(scope.Name == "" || item.Object.GetName() == scope.Name) && w.sel.Matches(w.kind, item) {
+func (w *Watch) collect(s cache.Snapshot, scope cache.Scope) error {
+	var failed error
+	take := func(item *cache.Item) bool {
+		if (scope.Namespace != "" && item.Object.GetNamespace() != scope.Namespace) ||
+			(scope.Name != "" && item.Object.GetName() != scope.Name) {
+			return true
+		}
+		ok, err := w.sel.Matches(w.kind, item)
+		if ok {
 			w.initial = append(w.initial, item)
 		}
-		return true
+		failed = err
+		return err == nil
 	}
+	visit, last := w.sel.batched(w.kind, take, &failed)
 	switch {
 	case scope.Name != "" && (scope.Namespace != "" || w.kind.Cluster):
 		if item := s.Get(scope.Namespace, scope.Name); item != nil {
@@ -113,6 +121,8 @@ func (w *Watch) collect(s cache.Snapshot, scope cache.Scope) {
 	default:
 		s.Ascend(scope.Namespace, "", "", visit)
 	}
+	last()
+	return failed
 }
 
 // Next returns what has happened since, in order, and the revision up to which
@@ -135,7 +145,11 @@ func (w *Watch) Next(ctx context.Context, into []Event) ([]Event, int64, error) 
 		}
 		w.at = max(w.at, at)
 		for i := range events {
-			if e, ok := w.pick(&events[i]); ok {
+			e, ok, err := w.pick(&events[i])
+			if err != nil {
+				return nil, w.at, err
+			}
+			if ok {
 				into = append(into, e)
 			}
 		}
@@ -168,15 +182,22 @@ func (w *Watch) Stop() { w.from.Stop() }
 var eventTypes = [...]watch.EventType{cache.Added: watch.Added, cache.Modified: watch.Modified, cache.Deleted: watch.Deleted}
 
 // pick says what an event means to who sees only what the selector picks.
-func (w *Watch) pick(e *cache.Event) (Event, bool) {
+func (w *Watch) pick(e *cache.Event) (Event, bool, error) {
 	if w.all {
-		return Event{eventTypes[e.Type], e.Item}, true
+		return Event{eventTypes[e.Type], e.Item}, true, nil
 	}
-	narrow, ok := e.Narrow(func(i *cache.Item) bool { return w.sel.Matches(w.kind, i) })
-	if !ok {
-		return Event{}, false
+	var failed error
+	narrow, ok := e.Narrow(func(i *cache.Item) bool {
+		ok, err := w.sel.Matches(w.kind, i)
+		if err != nil {
+			failed = err
+		}
+		return ok
+	})
+	if !ok || failed != nil {
+		return Event{}, false, failed
 	}
-	return Event{eventTypes[narrow.Type], narrow.Item}, true
+	return Event{eventTypes[narrow.Type], narrow.Item}, true, nil
 }
 
 // Bookmark is the object of a BOOKMARK event: nothing but its kind's type and a
