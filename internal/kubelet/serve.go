@@ -29,12 +29,15 @@ func (k *kubelet) serve(ctx context.Context) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	source := &stats.Source{Node: k.Name, Root: k.RootDir, Runtime: k.rt, Images: k.images, Pods: k.shownPods}
+	source := &stats.Source{
+		Node: k.Name, Root: k.RootDir, Runtime: k.rt, Images: k.images, Groups: k.cgroups,
+		Pods: k.shownPods, Logs: k.node.PodLogs, PodDir: k.volumes.PodDir,
+	}
 	return server.Run(ctx, server.Config{
 		Node: k.Name, Conn: k.Conn, Log: k.log, Runtime: k.rt, Address: k.Address, Port: k.Port, Listener: k.Listener,
 		ClientCAs: k.ClientCAs, Certificate: k.Certificate,
 		Pods: k.shownPods, PodLogs: k.node.PodLogs, LogRoot: filepath.Dir(k.LogsDir),
-		Summary:  func(ctx context.Context) (any, error) { return source.Summary(ctx) },
+		Summary:  func(ctx context.Context, brief bool) (any, error) { return source.Summary(ctx, brief) },
 		Resource: source.Text,
 		Metrics: map[string][]prometheus.Collector{
 			"/metrics":          {metrics{k}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})},
@@ -112,7 +115,7 @@ func (c cadvisor) Describe(ch chan<- *prometheus.Desc) {
 }
 
 func (c cadvisor) Collect(ch chan<- prometheus.Metric) {
-	sum, err := c.s.Summary(context.Background())
+	sum, err := c.s.Read(context.Background())
 	if err != nil {
 		return
 	}

@@ -117,6 +117,14 @@ func (t *Tree) Path(p *v1.Pod, controller string) string { return t.dir(controll
 // Pods is the path of the group that all pods are in.
 func (t *Tree) Pods(controller string) string { return t.dir(controller, "kubepods") }
 
+// Host is the path of the group that everything on the machine is in.
+func (t *Tree) Host(controller string) string {
+	if t.v2 {
+		return mountPoint
+	}
+	return filepath.Join(mountPoint, controller)
+}
+
 func (t *Tree) dir(controller, name string) string {
 	if t.v2 {
 		return filepath.Join(mountPoint, t.path(name))

@@ -39,10 +39,10 @@ type Config struct {
 
 	Pods     func() []*v1.Pod // with the status last computed
 	PodLogs  func(*v1.Pod) string
-	Summary  func(context.Context) (any, error)
-	Metrics  map[string][]prometheus.Collector // by path
-	Resource func(context.Context) string      // Prometheus text of /metrics/resource
-	LogRoot  string                            // served below /logs/
+	Summary  func(ctx context.Context, brief bool) (any, error) // brief: only CPU and memory
+	Metrics  map[string][]prometheus.Collector                  // by path
+	Resource func(context.Context) string                       // Prometheus text of /metrics/resource
+	LogRoot  string                                             // served below /logs/
 }
 
 type server struct {
@@ -94,7 +94,7 @@ func (s *server) routes() http.Handler {
 		reply(w, map[string]any{"kubeletconfig": map[string]any{"kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1", "port": s.Port}})
 	})
 	m.HandleFunc("GET /stats/summary", func(w http.ResponseWriter, r *http.Request) {
-		sum, err := s.Summary(r.Context())
+		sum, err := s.Summary(r.Context(), r.URL.Query().Get("only_cpu_and_memory") == "true")
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return

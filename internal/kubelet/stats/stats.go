@@ -49,17 +49,21 @@ func Writable(ctx context.Context, rt *runtime.Client) map[string]int64 {
 }
 
 // Tree is the number of bytes on disk below a folder.
-func Tree(dir string) (n int64) {
+func Tree(dir string) int64 { return tree(dir).bytes }
+
+// tree is what a folder and all below it use. A hard link counts once for each name.
+func tree(dir string) (a amount) {
 	filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return nil
 		}
 		if info, err := e.Info(); err == nil {
 			if st, ok := info.Sys().(*syscall.Stat_t); ok {
-				n += st.Blocks * 512
+				a.bytes += st.Blocks * 512
+				a.inodes++
 			}
 		}
 		return nil
 	})
-	return n
+	return a
 }
