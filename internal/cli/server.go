@@ -78,9 +78,9 @@ func commonFlags(f *pflag.FlagSet, c *cluster.Config) {
 }
 
 type serverFlags struct {
-	advertise, dns              string
-	services, pods, ports, etcd string
-	mask                        int
+	advertise, dns        string
+	services, pods, ports string
+	mask                  int
 }
 
 func (f *serverFlags) add(fs *pflag.FlagSet, s *cluster.Server) {
@@ -95,10 +95,7 @@ func (f *serverFlags) add(fs *pflag.FlagSet, s *cluster.Server) {
 	fs.StringVar(&s.ClusterDomain, "cluster-domain", cluster.DefaultClusterDomain, "domain of the cluster's DNS")
 	fs.StringVar(&f.dns, "cluster-dns", "", "address of the cluster's DNS; nothing = the tenth of the Services' range")
 	fs.IntVar(&s.DNSPort, "dns-port", cluster.DefaultDNSPort, "port on the nodes' addresses behind the DNS Service")
-	fs.StringVar(&f.etcd, "etcd-servers", "", "URLs of an etcd to use, separated by commas; nothing = one inside")
-	fs.StringVar(&s.EtcdCA, "etcd-cafile", "", "CA of --etcd-servers")
-	fs.StringVar(&s.EtcdCert, "etcd-certfile", "", "client certificate for --etcd-servers")
-	fs.StringVar(&s.EtcdKey, "etcd-keyfile", "", "its key")
+	etcdFlags(fs, &s.Etcd)
 }
 
 func (f *serverFlags) fill(s *cluster.Server) error {
@@ -114,9 +111,6 @@ func (f *serverFlags) fill(s *cluster.Server) error {
 	}
 	if s.ClusterCIDRs, err = prefixes("--cluster-cidr", f.pods); err != nil {
 		return err
-	}
-	if f.etcd != "" {
-		s.EtcdServers = strings.Split(f.etcd, ",")
 	}
 	s.NodeCIDRMask = f.mask
 	from, to, _ := strings.Cut(f.ports, "-")

@@ -38,16 +38,14 @@ type Server struct {
 	AdvertiseAddress netip.Addr // at which nodes and pods reach the API; zero = found
 	TLSNames         []string   // names and addresses the certificate holds besides the usual
 
-	ServiceCIDRs      []netip.Prefix
-	ClusterCIDRs      []netip.Prefix // of all pods
-	NodeCIDRMask      int            // of one node's pods (IPv4); 0 = 24
-	NodePorts         PortRange
-	ClusterDomain     string
-	ClusterDNS        netip.Addr // zero = the tenth address of the first service range
-	DNSPort           int        // on the nodes' addresses, behind the DNS Service; 0 = 10053
-	EtcdServers       []string   // nil = embedded
-	EtcdCA            string
-	EtcdCert, EtcdKey string
+	ServiceCIDRs  []netip.Prefix
+	ClusterCIDRs  []netip.Prefix // of all pods
+	NodeCIDRMask  int            // of one node's pods (IPv4); 0 = 24
+	NodePorts     PortRange
+	ClusterDomain string
+	ClusterDNS    netip.Addr // zero = the tenth address of the first service range
+	DNSPort       int        // on the nodes' addresses, behind the DNS Service; 0 = 10053
+	Etcd          Etcd
 }
 
 // Agent is a node.

@@ -17,7 +17,6 @@ import (
 
 	"github.com/proa-dev/proa/internal/api"
 	"github.com/proa-dev/proa/internal/api/kinds"
-	"github.com/proa-dev/proa/internal/api/wire"
 	"github.com/proa-dev/proa/internal/apiserver"
 	"github.com/proa-dev/proa/internal/apiserver/admission"
 	"github.com/proa-dev/proa/internal/apiserver/allocate"
@@ -33,10 +32,7 @@ import (
 	"github.com/proa-dev/proa/internal/cache"
 	"github.com/proa-dev/proa/internal/client"
 	"github.com/proa-dev/proa/internal/client/local"
-	"github.com/proa-dev/proa/internal/cluster/pki"
 	"github.com/proa-dev/proa/internal/cluster/registry"
-	"github.com/proa-dev/proa/internal/store"
-	"github.com/proa-dev/proa/internal/store/etcd"
 )
 
 // kubernetesVersion that clients are told.
@@ -46,7 +42,7 @@ var kubernetesVersion = version.Info{Major: "1", Minor: "36", GitVersion: "v1.36
 type server struct {
 	*Config
 	certs    *certificates
-	store    store.Store
+	store    *storage
 	catalog  *api.Catalog
 	cache    *cache.Cache
 	api      *apiserver.Server
@@ -80,7 +76,7 @@ func (c *Config) openServer(ctx context.Context) (s *server, err error) {
 	if s.certs, err = c.openCertificates(); err != nil {
 		return s, err
 	}
-	if s.store, err = c.openStore(ctx); err != nil {
+	if s.store, err = c.openStorage(ctx); err != nil {
 		return s, err
 	}
 	if s.images, err = registry.Open(c.DataDir + "/images"); err != nil {
@@ -90,31 +86,9 @@ func (c *Config) openServer(ctx context.Context) (s *server, err error) {
 		return s, err
 	}
 	s.catalog = kinds.Catalog()
-	s.cache = cache.New(cache.Config{
-		Store: s.store, Catalog: s.catalog, Logger: c.logFor("cache"),
-		Decode: func(k *api.Kind, e store.Entry) (api.Object, error) {
-			return wire.DecodeStorage(k, e.Value, e.Revision)
-		},
-	})
+	s.cache = s.store.cache(c, s.catalog)
 	s.api, err = s.newAPI()
 	return s, err
-}
-
-func (c *Config) openStore(ctx context.Context) (store.Store, error) {
-	s := c.Server
-	log := c.logFor("etcd")
-	if len(s.EtcdServers) == 0 {
-		return etcd.Open(ctx, etcd.Config{Dir: c.DataDir + "/etcd", Logger: log})
-	}
-	cfg := etcd.External{Endpoints: s.EtcdServers}
-	if s.EtcdCA != "" || s.EtcdCert != "" {
-		t, err := pki.ClientTLS(s.EtcdCA, s.EtcdCert, s.EtcdKey)
-		if err != nil {
-			return nil, fmt.Errorf("--etcd-cafile, --etcd-certfile, --etcd-keyfile: %w", err)
-		}
-		cfg.TLS = t
-	}
-	return etcd.Dial(ctx, cfg)
 }
 
 func (s *server) newAPI() (*apiserver.Server, error) {
@@ -146,7 +120,7 @@ func (s *server) newAPI() (*apiserver.Server, error) {
 	})
 	return apiserver.New(apiserver.Config{
 		Aggregated: s.others.Serve, Groups: s.others.Groups,
-		Catalog: s.catalog, Cache: s.cache, Store: s.store, Shared: len(s.Server.EtcdServers) > 0,
+		Catalog: s.catalog, Cache: s.cache, Store: s.store, Shared: len(s.Server.Etcd.Servers) > 0,
 		Authenticator: who.Authenticator, Authorizer: who.Authorizer, Admission: admit,
 		Fields: fields,
 		Review: who.Reviews.Answer, Tokens: who.ServiceAccounts, OpenID: who.ServiceAccounts.Keys,
@@ -154,7 +128,7 @@ func (s *server) newAPI() (*apiserver.Server, error) {
 		OpenAPI: documents,
 		Kubelet: stream.Config{TLS: s.certs.toKubelets()},
 		Version: kubernetesVersion,
-		Checks:  []apiserver.Check{{Name: "poststarthook/bootstrap", Ready: true, Do: s.bootstrapped}},
+		Checks:  append(s.store.checks(), apiserver.Check{Name: "poststarthook/bootstrap", Ready: true, Do: s.bootstrapped}),
 		Extra:   s.extra(),
 		Log:     s.logFor("api"),
 	})

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -23,6 +24,7 @@ type Config struct {
 	Dir     string        // where it keeps its data; made if it is not there
 	Prefix  string        // before all keys, "" = DefaultPrefix
 	History time.Duration // how long old values can be read, 0 = DefaultHistory, < 0 = for ever
+	Quota   int64         // bytes its file may have, 0 = 8 GiB
 	Logger  *slog.Logger
 
 	// Tick is the server's clock. 0 = 1 s alone, 100 ms in a cluster, where it is
@@ -98,7 +100,7 @@ func (cfg *Config) etcd() (*embed.Config, error) {
 	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapLogger(cfg.Logger))
 	ec.ListenPeerUrls, ec.ListenClientUrls = nil, nil
 	ec.EnableGRPCGateway = false
-	ec.MaxTxnOps, ec.MaxRequestBytes, ec.QuotaBackendBytes = maxTxnOps, maxRequestBytes, quotaBytes
+	ec.MaxTxnOps, ec.MaxRequestBytes, ec.QuotaBackendBytes = maxTxnOps, maxRequestBytes, cmp.Or(cfg.Quota, quotaBytes)
 	ec.BackendFreelistType = "map"
 	// What is read again at the start, and the log that is kept in memory: both
 	// short, for an entry is a whole object. The second must be well above the
