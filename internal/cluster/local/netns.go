@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/knftables"
 
 	"github.com/proa-dev/proa/internal/cluster/daemon"
+	"github.com/proa-dev/proa/internal/network/pod"
 )
 
 // ensureBridge makes the bridge whose address is the first node's: it stays the
@@ -103,8 +104,8 @@ func (s *Spec) makeNetns(i int) error {
 }
 
 func (s *Spec) connect(i int) error {
-	if _, err := netlink.LinkByName(s.veth(i)); err == nil {
-		return nil
+	if port, err := netlink.LinkByName(s.veth(i)); err == nil {
+		return pod.BridgePort(port)
 	}
 	ns, err := netns.GetFromName(s.netns(i))
 	if err != nil {
@@ -119,6 +120,9 @@ func (s *Spec) connect(i int) error {
 	attrs.Name, attrs.MasterIndex = s.veth(i), bridge.Attrs().Index
 	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(ns))}
 	if err := netlink.LinkAdd(veth); err != nil {
+		return err
+	}
+	if err := pod.BridgePort(veth); err != nil {
 		return err
 	}
 	if err := netlink.LinkSetUp(veth); err != nil {

@@ -140,6 +140,33 @@ func Cable(a, b *NS, nameA, nameB, addrA, addrB string) {
 	}
 }
 
+// Bridge makes a bridge with an address ("" = none).
+func (ns *NS) Bridge(name, addr string) {
+	ns.Do(func() {
+		link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
+		ns.must(netlink.LinkAdd(link))
+		if addr != "" {
+			a, err := netlink.ParseAddr(addr)
+			ns.must(err)
+			a.Flags = 0x02 // IFA_F_NODAD: usable at once
+			ns.must(netlink.AddrAdd(link, a))
+		}
+		ns.must(netlink.LinkSetUp(link))
+	})
+}
+
+// Plug joins another namespace, which gets eth0, to a port of ns's bridge.
+func (ns *NS) Plug(bridge, port string, other *NS, addr string) {
+	Cable(ns, other, port, "eth0", "", addr)
+	ns.Do(func() {
+		b, err := netlink.LinkByName(bridge)
+		ns.must(err)
+		p, err := netlink.LinkByName(port)
+		ns.must(err)
+		ns.must(netlink.LinkSetMaster(p, b))
+	})
+}
+
 // Route adds a route; dst "" = default.
 func (ns *NS) Route(dst, via string) {
 	ns.Do(func() {

@@ -48,7 +48,8 @@ type Driver struct {
 	mu  sync.Mutex
 	nft knftables.Interface
 
-	masqueraded string // the transaction that made the table as it is
+	masqueraded string   // the transaction that made the table as it is
+	stuck       []string // bridge ports that were warned of
 }
 
 // New makes the driver; nothing is changed before Set.
@@ -77,6 +78,7 @@ func (d *Driver) Set(ctx context.Context, want Desired) error {
 		return fmt.Errorf("pod network: the host's links: %w", err)
 	}
 	p := plan(d.cfg.Cluster, want, links)
+	d.warnBridge(p)
 	return errors.Join(
 		d.sysctls(want),
 		wrap("masquerade", d.masquerade(ctx, want.PodCIDRs)),
