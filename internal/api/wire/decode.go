@@ -197,6 +197,7 @@ func decode(m Media, data []byte, gvk schema.GroupVersionKind, into runtime.Obje
 		if u.Object == nil || found.Kind == "" {
 			return schema.GroupVersionKind{}, nil, runtime.NewMissingKindErr(string(data))
 		}
+		return found, problems, nil // its version is read off it, so it has to say it
 	}
 	return defaultKind(found, gvk), problems, err
 }

@@ -136,16 +136,6 @@ func TestVersionsHaveTheirOwn(t *testing.T) {
 	}
 }
 
-func TestSteps(t *testing.T) {
-	for path, want := range map[string]string{
-		".spec.a": "spec|a", ".a": "a", ".spec['a.b'].c": "spec|a.b|c", "['x']": "x", ".spec['a']['b']": "spec|a|b", "": "", ".": "",
-	} {
-		if got := strings.Join(steps(path), "|"); got != want {
-			t.Errorf("%q: %q, want %q", path, got, want)
-		}
-	}
-}
-
 func TestRulesOfASchema(t *testing.T) {
 	k := kindOf(t)
 	for name, c := range map[string]struct{ body, want string }{

@@ -203,23 +203,5 @@ func checkScale(u *unstructured.Unstructured, s *apiextensionsv1.CustomResourceS
 	return all
 }
 
-// steps of a simple JSON path: ".spec.replicas", ".spec['a.b']".
-func steps(path string) (all []string) {
-	for path != "" {
-		if rest, ok := strings.CutPrefix(path, "['"); ok {
-			name, after, _ := strings.Cut(rest, "']")
-			all, path = append(all, name), after
-			continue
-		}
-		path = strings.TrimPrefix(path, ".")
-		end := strings.IndexAny(path, ".[")
-		if end < 0 {
-			end = len(path)
-		}
-		if end == 0 { // no path at all
-			return append(all, path)
-		}
-		all, path = append(all, path[:end]), path[end:]
-	}
-	return all
-}
+// steps of a simple JSON path: ".spec.replicas".
+func steps(path string) []string { return strings.Split(strings.TrimPrefix(path, "."), ".") }
