@@ -16,7 +16,7 @@ export CGO_ENABLED := 0
 # With root everything can be done; without, what needs it says so.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
-.PHONY: build tools demo demo-down test test-unit test-e2e lint bench story-plumber packages clean
+.PHONY: build tools demo demo-down test test-unit test-e2e lint conformance bench story-plumber packages clean
 
 build: ## bin/proa
 	@echo "· building bin/proa"
@@ -69,6 +69,17 @@ story-plumber: build tools ## story 1 with the real R image, built from Debian p
 	@$(SUDO) env "PATH=$$PATH" HOME="$$HOME" examples/plumber/build-image.sh $(BIN)/plumber.tar
 	@$(SUDO) env "PATH=$$PATH" HOME="$$HOME" PROA_RUNTIME_DIR=$(BIN) PROA_BIN=$(BIN)/proa PROA_PLUMBER_IMAGE=$(BIN)/plumber.tar GOFLAGS=$(GOFLAGS) CGO_ENABLED=0 \
 		$(GO) test -timeout 30m -v -run 'TestPlumber' ./test/e2e
+
+# Programs of the test modules, built by the user and run as root.
+CONFORMANCE := $(BIN)/conformance/conformance
+# a cluster of one's own choice counts only when it is named in the command:
+# KUBECONFIG of the environment is another matter
+GIVEN = $(if $(filter command,$(firstword $(origin KUBECONFIG))),--kubeconfig "$(KUBECONFIG)")
+
+conformance: build tools ## upstream's conformance tests: FOCUS= SKIP= PROCS= TIMEOUT= KUBECONFIG=
+	@cd test/conformance && $(GO) build -o $(CONFORMANCE) .
+	@$(SUDO) env "PATH=$$PATH" HOME="$$HOME" GOFLAGS=$(GOFLAGS) $(CONFORMANCE) --repo $(CURDIR) --bin $(BIN) $(GIVEN) \
+		--focus "$$FOCUS" --skip "$$SKIP" --procs "$${PROCS:-4}" --timeout "$${TIMEOUT:-3h}"
 
 bench: build tools $(BIN)/twin.tar ## the figures of the README
 	@$(SUDO) env "PATH=$$PATH" HOME="$$HOME" tools/bench.sh $(BIN)
