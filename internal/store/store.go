@@ -19,8 +19,9 @@ import (
 type Store interface {
 	// Commit makes all the writes in one transaction or none, and returns the
 	// revision at which they are visible. Errors: *Conflict when a write's Prior
-	// does not hold (nothing was written); ErrTooLarge; ErrUnavailable (with its
-	// cause wrapped) when the outcome is unknown or the store cannot be reached.
+	// does not hold (nothing was written); ErrTooLarge; ErrFull (only deletions are
+	// taken); ErrUnavailable (with its cause wrapped) when the outcome is unknown or
+	// the store cannot be reached.
 	// A key may be written once only. Deleting with Unsafe what is not there is
 	// no error and no change.
 	Commit(ctx context.Context, writes ...Write) (int64, error)
@@ -104,6 +105,7 @@ var (
 	ErrCompacted   = errors.New("the revision was compacted")
 	ErrFuture      = errors.New("the revision is not there yet")
 	ErrTooLarge    = errors.New("the transaction is too large for the store")
+	ErrFull        = errors.New("the store has no room left")
 	ErrUnavailable = errors.New("the store cannot be reached")
 )
 

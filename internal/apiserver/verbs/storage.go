@@ -3,6 +3,7 @@ package verbs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -64,6 +65,9 @@ func (v *Verbs) fresh(ctx context.Context) error {
 		return nil
 	}
 	rev, err := v.revisions.read(ctx, v.Store)
+	if errors.Is(err, store.ErrUnavailable) {
+		return apierrors.NewServiceUnavailable(err.Error())
+	}
 	if err != nil {
 		return unavailable(err)
 	}
@@ -183,6 +187,9 @@ func (r *revisions) ask(s store.Store) {
 		r.mu.Unlock()
 		ctx, cancel := context.WithTimeout(context.Background(), askWithin)
 		q.rev, q.err = s.Revision(ctx)
+		if errors.Is(q.err, context.DeadlineExceeded) {
+			q.err = fmt.Errorf("%w: no answer within %s", store.ErrUnavailable, askWithin)
+		}
 		cancel()
 		close(q.done)
 	}

@@ -158,6 +158,10 @@ func unavailable(err error) error {
 		return err
 	case errors.Is(err, context.Canceled):
 		return err
+	case errors.Is(err, store.ErrFull):
+		return apierrors.NewServiceUnavailable("nothing was written: " + err.Error())
+	case errors.Is(err, store.ErrUnavailable):
+		return apierrors.NewServiceUnavailable("whether it was written is not known: " + err.Error())
 	case errors.Is(err, context.DeadlineExceeded):
 		return apierrors.NewTimeoutError("the store did not answer in time: "+err.Error(), 1)
 	}

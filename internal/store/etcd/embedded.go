@@ -32,6 +32,8 @@ type Config struct {
 	Tick   time.Duration
 	Member *Member // nil = the only server
 	Listen *Listen // nil = nobody but this process reaches it
+
+	disk func(dir string) (free int64, err error) // nil = asks the kernel; tests have others
 }
 
 // Member of a cluster of servers.
@@ -80,7 +82,7 @@ func Open(ctx context.Context, cfg Config) (*Embedded, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start etcd in %s: %w", cfg.Dir, err)
 	}
-	s := &embedded{EtcdServer: e.Server, etcd: e, log: cfg.Logger}
+	s := &embedded{EtcdServer: e.Server, etcd: e, log: cfg.Logger, room: newRoom(&cfg, ec.QuotaBackendBytes)}
 	if err := s.waitReady(ctx); err != nil {
 		_ = s.close()
 		return nil, fmt.Errorf("start etcd in %s: %w", cfg.Dir, err)
@@ -91,7 +93,9 @@ func Open(ctx context.Context, cfg Config) (*Embedded, error) {
 			return nil, fmt.Errorf("etcd: tell the cluster this member's peer URLs: %w", err)
 		}
 	}
-	return &Embedded{Store: newStore(s, cfg.Prefix, cfg.History, cfg.Logger), server: s}, nil
+	st := newStore(s, cfg.Prefix, cfg.History, cfg.Logger)
+	st.wg.Go(func() { s.keepRoom(st.ctx) })
+	return &Embedded{Store: st, server: s}, nil
 }
 
 func (cfg *Config) etcd() (*embed.Config, error) {
@@ -174,6 +178,7 @@ type embedded struct {
 	*etcdserver.EtcdServer
 	etcd *embed.Etcd
 	log  *slog.Logger
+	room *room
 }
 
 // waitReady waits until the server has a leader and has applied its log. A server
@@ -227,17 +232,6 @@ func (s *embedded) revision(ctx context.Context) (int64, error) {
 }
 
 func (s *embedded) size(context.Context) (int64, error) { return s.Backend().Size(), nil }
-
-// tidy gives disk space back when most of a big file is unused.
-func (s *embedded) tidy(context.Context) {
-	size, used := s.Backend().Size(), s.Backend().SizeInUse()
-	if free := size - used; free < 128<<20 || free < size/2 {
-		return
-	}
-	if err := s.Defragment(); err != nil {
-		s.log.Warn("the store's file could not be made smaller", "err", err)
-	}
-}
 
 func (s *embedded) close() error {
 	if s.alone() {

@@ -31,7 +31,9 @@ func failure(ctx context.Context, err error) error {
 	case errors.Is(err, etcderrors.ErrRequestTooLarge), errors.Is(remote, rpctypes.ErrRequestTooLarge),
 		errors.Is(remote, rpctypes.ErrTooManyOps), isMessageTooLarge(err):
 		return fmt.Errorf("%w: %w", store.ErrTooLarge, err)
-	case errors.Is(err, store.ErrUnavailable):
+	case errors.Is(err, etcderrors.ErrNoSpace), errors.Is(remote, rpctypes.ErrNoSpace):
+		return fmt.Errorf("%w: etcd's quota is used up: %w", store.ErrFull, err)
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrFull):
 		return err
 	}
 	return fmt.Errorf("%w: %w", store.ErrUnavailable, err)

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"sync"
@@ -38,6 +39,7 @@ type server interface {
 	watch(ctx context.Context, after int64, s *splitter, out chan<- store.Batch) error
 	revision(context.Context) (int64, error)
 	size(context.Context) (int64, error)
+	snapshot(context.Context, io.Writer) error
 	leads() bool // whether compaction is this one's business
 	maxOps() int // writes of a transaction, 0 = the server says
 	tidy(context.Context)
@@ -254,14 +256,13 @@ func (s *Store) compactor(history time.Duration) {
 		oldest := past[0]
 		copy(past[:], past[1:])
 		past[marks-1] = rev
-		if oldest == 0 || oldest <= done || !s.server.leads() {
-			continue
+		if oldest > done && s.server.leads() {
+			if err := s.Compact(s.ctx, oldest); err != nil {
+				s.log.Warn("the store's history could not be compacted", "revision", oldest, "err", err)
+				continue
+			}
+			done = oldest
 		}
-		if err := s.Compact(s.ctx, oldest); err != nil {
-			s.log.Warn("the store's history could not be compacted", "revision", oldest, "err", err)
-			continue
-		}
-		done = oldest
 		s.server.tidy(s.ctx)
 	}
 }

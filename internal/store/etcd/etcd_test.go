@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"testing"
@@ -14,6 +15,8 @@ import (
 
 // quick makes leases short enough for tests: they last at least 1.5 elections.
 const quick = 10 * time.Millisecond
+
+var quiet = slog.New(slog.DiscardHandler)
 
 func open(t testing.TB, cfg Config) *Embedded {
 	t.Helper()

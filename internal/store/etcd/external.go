@@ -65,11 +65,18 @@ type external struct {
 	seen   atomic.Int64 // how far the watch has come
 }
 
+// answerWithin is how long one call may take.
+const answerWithin = 15 * time.Second
+
 func (s *external) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
 	return s.KVClient.Range(ctx, r, grpc.MaxCallRecvMsgSize(1<<30))
 }
 
 func (s *external) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
 	return s.KVClient.Txn(ctx, r, grpc.MaxCallRecvMsgSize(1<<30))
 }
 
@@ -78,6 +85,8 @@ func (s *external) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.Co
 }
 
 func (s *external) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
 	return s.leases.LeaseGrant(ctx, r)
 }
 
