@@ -97,7 +97,7 @@ func (a *app) root() *cobra.Command {
 		}
 	}
 	in("local", a.up(), a.status(), a.down(), a.delete())
-	in("node", a.server(), a.agent(), a.token())
+	in("node", a.server(), a.agent(), a.token(), a.etcd())
 	in("use", a.kubectlHelp(), a.image(), a.scheduler(), a.simulate())
 	root.AddCommand(a.versionCommand())
 	onlyKnown(root)

@@ -49,11 +49,12 @@ type certificateRequest struct {
 
 // edge is what Proa serves beside the Kubernetes API, on its port and with its
 // authentication and authorisation (nodeAccess says what nodes may): joining a
-// cluster, and its images.
+// cluster, its images, and snapshots.
 type edge struct {
 	ca     *pki.Authority
 	params Params
 	images *registry.Manager
+	store  *storage
 }
 
 func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -71,6 +72,8 @@ func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.images.Has(nodeOf(u), version)
 	case registry.ImagesPath:
 		e.manage(w, r)
+	case snapshotPath:
+		e.store.serveSnapshot(w, r)
 	default:
 		http.NotFound(w, r)
 	}

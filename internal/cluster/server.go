@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -159,7 +160,7 @@ func (s *server) bootstrapped(context.Context) error {
 }
 
 func (s *server) extra() map[string]http.Handler {
-	e := &edge{ca: s.certs.ca, params: s.params(), images: &registry.Manager{Store: s.images}}
+	e := &edge{ca: s.certs.ca, params: s.params(), images: &registry.Manager{Store: s.images}, store: s.store}
 	return map[string]http.Handler{"/proa/v1/": e, "/v2/": s.images.Mirror(), "/debug/pprof/": profiles()}
 }
 
@@ -184,6 +185,10 @@ func (s *server) as(name string, groups ...string) client.Conn {
 func (s *server) run(parent context.Context) error {
 	g, ctx := errgroup.WithContext(parent)
 	g.Go(func() error { return s.cache.Run(ctx) })
+	if o := s.Server.Etcd.Snapshots; o.Schedule != "" {
+		o.Dir = cmp.Or(o.Dir, s.DataDir+"/snapshots")
+		g.Go(func() error { return s.store.scheduled(ctx, o, s.logFor("snapshots")) })
+	}
 	g.Go(func() error { return s.api.Serve(ctx, s.listener, s.certs.tls()) })
 	select {
 	case <-s.cache.Ready():

@@ -21,6 +21,7 @@ type Etcd struct {
 	CA, Cert, Key string   // files, for Servers
 	Prefix        string   // before all keys, "" = /registry
 	Quota         int64    // bytes that the etcd inside may keep, 0 = 8 GiB
+	Snapshots     Snapshots
 
 	// EncryptionFile is an EncryptionConfiguration, "" = values are kept as they are.
 	EncryptionFile   string
