@@ -22,6 +22,7 @@ import (
 
 	"github.com/proa-dev/proa/internal/api"
 	"github.com/proa-dev/proa/internal/api/wire"
+	"github.com/proa-dev/proa/internal/apiserver/audit"
 	"github.com/proa-dev/proa/internal/apiserver/negotiate"
 	"github.com/proa-dev/proa/internal/apiserver/table"
 	"github.com/proa-dev/proa/internal/apiserver/verbs"
@@ -69,6 +70,9 @@ func statusOf(err error) metav1.Status {
 
 // writeObject encodes an object and sends it.
 func writeObject(w http.ResponseWriter, r *http.Request, code int, gvk schema.GroupVersionKind, obj runtime.Object, want negotiate.Want) {
+	if rec := recordOf(w); rec.Wants(audit.Metadata) {
+		recordAnswer(rec, gvk, obj)
+	}
 	if _, custom := obj.(runtime.Unstructured); custom {
 		gvk = schema.GroupVersionKind{}
 	}
@@ -173,6 +177,9 @@ func (s *Server) writeItem(w http.ResponseWriter, r *http.Request, code int, ite
 		s.fail(w, r, err)
 		return
 	}
+	if rec := recordOf(w); rec.Wants(audit.RequestResponse) {
+		recordItem(rec, item, k)
+	}
 	writeDocument(w, r, code, doc, want)
 }
 
@@ -210,6 +217,9 @@ func (s *Server) writeList(w http.ResponseWriter, r *http.Request, list *verbs.L
 	gvk := k.GVK()
 	gvk.Kind += "List"
 	body := func(item *cache.Item) ([]byte, error) { return verbs.Body(item, k, want.Media) }
+	if rec := recordOf(w); rec.Wants(audit.RequestResponse) {
+		s.recordList(rec, r, list, k, want)
+	}
 	if want.Form == negotiate.Metadata {
 		gvk = want.GVK(true)
 		body = func(item *cache.Item) ([]byte, error) { return metadataBody(item, want) }
@@ -291,6 +301,9 @@ func (s *Server) writeTable(w http.ResponseWriter, r *http.Request, code int, me
 	if want.Media == wire.YAML || want.Pretty || len(items) < 20 {
 		var b bytes.Buffer
 		if err := table.Write(&b, o, meta, items); err != nil {
+	if rec := recordOf(w); rec.Wants(audit.RequestResponse) {
+		s.recordTable(rec, r, meta, items, k, want)
+	}
 			s.fail(w, r, err)
 			return
 		}

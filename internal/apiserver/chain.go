@@ -3,7 +3,6 @@ package apiserver
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -13,8 +12,8 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/proa-dev/proa/internal/apiserver/audit"
 	"github.com/proa-dev/proa/internal/apiserver/auth"
 	"github.com/proa-dev/proa/internal/apiserver/request"
 )
@@ -43,35 +42,54 @@ func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
 
 func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	w := &response{ResponseWriter: rw}
+	w := &response{ResponseWriter: rw, audit: s.cfg.Audit.Begin(r)}
 	info := request.Parse(r)
 	var user *request.User
 	defer func() {
-		if p := recover(); p != nil {
-			if p == http.ErrAbortHandler {
-				panic(p)
-			}
+		p := recover()
+		if p != nil {
+			w.audit.Panic(p)
+		}
+		if p == http.ErrAbortHandler {
+			panic(p)
+		}
+		if p != nil {
 			s.log.Error("a request made the server panic", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
 			if !w.wrote {
 				s.fail(w, r, apierrors.NewInternalError(errors.New("This request caused apiserver to panic. Look in the logs for details.")))
 			}
+		} else {
+			w.audit.End()
 		}
-		took := time.Since(start)
-		s.metrics.done(r, info, w.status(), took)
-		if s.cfg.Audit != nil {
-			s.cfg.Audit(r, user, info, w.status(), took)
-		}
+		s.metrics.done(r, info, w.status(), time.Since(start))
 	}()
 
-	user, err := s.authenticate(r)
+	ctx := request.WithWarnings(r.Context(), w.warn)
+	if id := r.Header[audit.Header]; id != nil {
+		w.Header()[audit.Header] = id // the client finds the record by it
+	}
+	if w.audit != nil {
+		ctx = audit.With(ctx, w.audit)
+	}
+	user, err := s.authenticate(ctx, r)
 	if err != nil {
+		s.log.Debug("a request was not authenticated", "path", r.URL.Path, "err", err)
+		w.audit.Unauthenticated(r, info)
 		s.fail(w, r, apierrors.NewUnauthorized("Unauthorized"))
 		return
 	}
+	if err := w.audit.Decide(r, user, info, longRunning(info)); err != nil {
+		s.fail(w, r, apierrors.NewInternalError(errors.New("failed to store audit event")))
+		return
+	}
 	if s.cfg.Authorizer != nil && impersonates(r.Header) {
-		if user, err = auth.Impersonate(s.cfg.Authorizer, user, r); err != nil {
+		by, constraint := user, ""
+		if user, constraint, err = auth.Impersonate(ctx, s.cfg.Authorizer, by, auth.AttributesOf(info, r), r.Header); err != nil {
 			s.fail(w, r, err)
 			return
+		}
+		if user != by {
+			w.audit.Impersonated(user, constraint)
 		}
 	}
 
@@ -88,24 +106,25 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
 		defer l.leave()
 	}
 
-	ctx := request.WithInfo(request.WithUser(r.Context(), user), info)
-	ctx = request.WithWarnings(ctx, w.warn)
+	ctx = request.WithInfo(request.WithUser(ctx, user), info)
 	r = r.WithContext(ctx)
-	if err := s.authorize(ctx, user, info, r); err != nil {
+	if err := s.authorize(ctx, w, user, info, r); err != nil {
 		s.fail(w, r, err)
 		return
 	}
 	s.route(w, r, user, info)
 }
 
-func (s *Server) authenticate(r *http.Request) (*request.User, error) {
-	if s.cfg.Authenticator != nil {
-		u, err := s.cfg.Authenticator.Authenticate(r)
-		if u != nil || err != nil {
-			return u, err
-		}
+// authenticate says who sent a request; nobody known is an error.
+func (s *Server) authenticate(ctx context.Context, r *http.Request) (*request.User, error) {
+	if s.cfg.Authenticator == nil {
+		return &request.User{Name: request.Anonymous, Groups: []string{request.Unauthenticated}}, nil
 	}
-	return &request.User{Name: request.Anonymous, Groups: []string{request.Unauthenticated}}, nil
+	u, err := s.cfg.Authenticator.Authenticate(ctx, r)
+	if u == nil && err == nil {
+		err = errors.New("the request shows no credentials, and none may come without")
+	}
+	return u, err
 }
 
 func impersonates(h http.Header) bool {
@@ -117,44 +136,32 @@ func impersonates(h http.Header) bool {
 	return false
 }
 
+// Annotations of the audit record that say what was decided, and why.
+const (
+	decisionAnnotation = "authorization.k8s.io/decision"
+	reasonAnnotation   = "authorization.k8s.io/reason"
+)
+
 // authorize returns nil or a Forbidden Status.
-func (s *Server) authorize(ctx context.Context, u *request.User, i *request.Info, r *http.Request) error {
+func (s *Server) authorize(ctx context.Context, w *response, u *request.User, i *request.Info, r *http.Request) error {
 	if s.cfg.Authorizer == nil {
 		return nil
 	}
 	a := auth.AttributesOf(i, r)
 	decision, why, err := s.cfg.Authorizer.Authorize(ctx, u, a)
-	if decision == auth.Allow {
+	switch {
+	case decision == auth.Allow:
+		w.audit.Annotate(decisionAnnotation, "allow")
+		w.audit.Annotate(reasonAnnotation, why)
 		return nil
-	}
-	if err != nil {
+	case err != nil:
+		w.audit.Annotate(reasonAnnotation, "internal error")
 		return apierrors.NewInternalError(err)
 	}
-	return forbidden(u, a, why)
-}
-
-func forbidden(u *request.User, a auth.Attributes, why string) error {
-	if !a.IsResource {
-		text := fmt.Sprintf("User %q cannot %s path %q", u.Name, a.Verb, a.Path)
-		if why != "" {
-			text += ": " + why
-		}
-		return apierrors.NewForbidden(schema.GroupResource{}, "", errors.New(text))
-	}
-	resource := a.Resource
-	if a.Subresource != "" {
-		resource += "/" + a.Subresource
-	}
-	text := fmt.Sprintf("User %q cannot %s resource %q in API group %q", u.Name, a.Verb, resource, a.Group)
-	if a.Namespace != "" {
-		text += fmt.Sprintf(" in the namespace %q", a.Namespace)
-	} else {
-		text += " at the cluster scope"
-	}
-	if why != "" {
-		text += ": " + why
-	}
-	return apierrors.NewForbidden(schema.GroupResource{Group: a.Group, Resource: a.Resource}, a.Name, errors.New(text))
+	w.audit.Annotate(decisionAnnotation, "forbid")
+	w.audit.Annotate(reasonAnnotation, why)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	return auth.Forbidden(u, a, why)
 }
 
 // longRunning requests are not bounded in number: they wait.
@@ -175,6 +182,7 @@ type response struct {
 	wrote bool
 	code  int
 	sent  []string
+	audit *audit.Record // nil = nobody writes this request down
 }
 
 func (w *response) status() int {
@@ -187,12 +195,16 @@ func (w *response) status() int {
 func (w *response) WriteHeader(code int) {
 	if !w.wrote {
 		w.wrote, w.code = true, code
+		w.audit.Header(code)
 	}
 	w.ResponseWriter.WriteHeader(code)
 }
 
 func (w *response) Write(b []byte) (int, error) {
-	w.wrote = true
+	if !w.wrote {
+		w.wrote = true
+		w.audit.Header(http.StatusOK)
+	}
 	return w.ResponseWriter.Write(b)
 }
 
@@ -201,6 +213,10 @@ func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // Flush implements http.Flusher.
 func (w *response) Flush() {
+	if !w.wrote {
+		w.wrote = true
+		w.audit.Header(http.StatusOK)
+	}
 	if f, ok := w.ResponseWriter.(http.Flusher); ok {
 		f.Flush()
 	}

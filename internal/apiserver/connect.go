@@ -42,6 +42,7 @@ func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err == nil {
 		w.wrote, w.code = true, http.StatusSwitchingProtocols
+		w.audit.Header(http.StatusSwitchingProtocols)
 	}
 	return conn, rw, err
 }

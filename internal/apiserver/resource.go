@@ -15,6 +15,7 @@ import (
 
 	"github.com/proa-dev/proa/internal/api"
 	"github.com/proa-dev/proa/internal/api/wire"
+	"github.com/proa-dev/proa/internal/apiserver/audit"
 	"github.com/proa-dev/proa/internal/apiserver/auth"
 	"github.com/proa-dev/proa/internal/apiserver/negotiate"
 	"github.com/proa-dev/proa/internal/apiserver/request"
@@ -82,6 +83,9 @@ func (s *Server) create(w *response, r *http.Request, q *verbs.Request) {
 	if err != nil {
 		s.fail(w, r, err)
 		return
+	if err == nil && w.audit.Wants(audit.Metadata) {
+		recordSent(w.audit, obj, q.Kind)
+	}
 	}
 	o, err := readWriteOptions(r, "CreateOptions")
 	if err != nil {
@@ -196,7 +200,7 @@ func (s *Server) mayCreate(ctx context.Context, q *verbs.Request) error {
 	case err != nil:
 		return apierrors.NewInternalError(err)
 	}
-	return forbidden(q.User, a, why)
+	return auth.Forbidden(q.User, a, why)
 }
 
 func codeOf(created bool) int {
@@ -263,6 +267,7 @@ func (s *Server) patch(w *response, r *http.Request, q *verbs.Request) {
 			return
 		}
 	}
+	w.audit.SentPatch(p.Data)
 	item, created, err := s.verbs.Patch(ctx, q, p)
 	if err != nil {
 		s.fail(w, r, err)
@@ -318,6 +323,9 @@ func (s *Server) delete(w *response, r *http.Request, q *verbs.Request) {
 		return
 	}
 	code := http.StatusOK
+	if r.ContentLength != 0 && w.audit.Wants(audit.Request) {
+		recordDelete(w.audit, o)
+	}
 	if !gone && o.OrphanDependents != nil && !*o.OrphanDependents {
 		code = http.StatusAccepted
 	}
@@ -356,6 +364,9 @@ func (s *Server) deleteCollection(w *response, r *http.Request, q *verbs.Request
 	}
 	s.writeList(w, r, found, q.Kind, want)
 }
+	if r.ContentLength != 0 && w.audit.Wants(audit.Request) {
+		recordDelete(w.audit, o)
+	}
 
 // partBody decodes the body of a subresource of another kind.
 func (s *Server) partBody(w *response, r *http.Request, q *verbs.Request, sub *api.Subresource, validation string) (runtime.Object, error) {
@@ -383,6 +394,9 @@ var also = map[string][]schema.GroupVersion{
 	"Eviction": {{Group: "policy", Version: "v1beta1"}},
 	"Scale":    {{Group: "extensions", Version: "v1beta1"}, {Group: "apps", Version: "v1beta1"}, {Group: "apps", Version: "v1beta2"}},
 }
+	if err == nil && w.audit.Wants(audit.Metadata) {
+		recordPart(w.audit, into, sub.Kind)
+	}
 
 // post does an action of a subresource.
 func (s *Server) post(w *response, r *http.Request, q *verbs.Request, sub *api.Subresource) {
@@ -478,3 +492,4 @@ func (s *Server) patchPart(w *response, r *http.Request, q *verbs.Request, sub *
 	}
 	writeObject(w, r, http.StatusOK, sub.Kind, out, want)
 }
+	w.audit.SentPatch(p.Data)

@@ -25,9 +25,9 @@ import (
 	"github.com/proa-dev/proa/internal/api"
 	"github.com/proa-dev/proa/internal/apiserver/admission"
 	"github.com/proa-dev/proa/internal/apiserver/allocate"
+	"github.com/proa-dev/proa/internal/apiserver/audit"
 	"github.com/proa-dev/proa/internal/apiserver/auth"
 	"github.com/proa-dev/proa/internal/apiserver/discovery"
-	"github.com/proa-dev/proa/internal/apiserver/request"
 	"github.com/proa-dev/proa/internal/apiserver/stream"
 	"github.com/proa-dev/proa/internal/apiserver/verbs"
 	"github.com/proa-dev/proa/internal/cache"
@@ -72,8 +72,7 @@ type Config struct {
 	Aggregated func(w http.ResponseWriter, r *http.Request) bool
 	// Groups that aggregated API servers serve, for discovery; nil = none.
 	Groups func() []apidiscoveryv2.APIGroupDiscovery
-	// Audit is called after each request was answered; nil = no audit.
-	Audit func(r *http.Request, u *request.User, i *request.Info, code int, took time.Duration)
+	Audit  *audit.Log // writes down what requests do; nil = nobody does
 
 	// MaxReads and MaxWrites bound what is worked on at once; 0 = 400 and 200.
 	MaxReads, MaxWrites int64

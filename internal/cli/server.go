@@ -16,7 +16,7 @@ import (
 )
 
 func (a *app) server() *cobra.Command {
-	c := &cluster.Config{Server: &cluster.Server{}, Agent: &cluster.Agent{}}
+	c := &cluster.Config{Server: &cluster.Server{Auth: &cluster.AuthOptions{}, Audit: &cluster.AuditOptions{}}, Agent: &cluster.Agent{}}
 	var f serverFlags
 	var n agentFlags
 	var disableAgent bool
@@ -28,6 +28,7 @@ Once it is ready, DATA-DIR/admin.kubeconfig is there. Flags are called as Kubern
 			if err := f.fill(c.Server); err != nil {
 				return err
 			}
+			authSaid(cmd.Flags(), c.Server.Auth)
 			if disableAgent {
 				c.Agent = nil
 			} else if err := n.fill(c.Agent); err != nil {
@@ -96,6 +97,8 @@ func (f *serverFlags) add(fs *pflag.FlagSet, s *cluster.Server) {
 	fs.StringVar(&f.dns, "cluster-dns", "", "address of the cluster's DNS; nothing = the tenth of the Services' range")
 	fs.IntVar(&s.DNSPort, "dns-port", cluster.DefaultDNSPort, "port on the nodes' addresses behind the DNS Service")
 	etcdFlags(fs, &s.Etcd)
+	authFlags(fs, s.Auth)
+	auditFlags(fs, s.Audit)
 }
 
 func (f *serverFlags) fill(s *cluster.Server) error {

@@ -25,14 +25,13 @@ import (
 // bootstrap puts the objects into the store that every cluster has. What is
 // there stays as its owner left it, but for what follows from the Config. The
 // namespaces come first: the rest lives in them.
-func (c *Config) bootstrap(ctx context.Context, conn client.Conn, x *certificates, port int) error {
+func (c *Config) bootstrap(ctx context.Context, conn client.Conn, trust api.Object, port int) error {
 	if err := ensure(ctx, conn, namespaces()); err != nil {
 		return err
 	}
 	objs := append(priorityClasses(), nodeAccess()...)
 	objs = append(objs, c.services(port)...)
-	objs = append(objs, c.publicConfig(x)...)
-	objs = append(objs, ingress.Objects())
+	objs = append(objs, trust, ingress.Objects())
 	if err := ensure(ctx, conn, objs); err != nil {
 		return err
 	}
@@ -196,24 +195,6 @@ func (c *Config) services(port int) []api.Object {
 			Endpoints: []discoveryv1.Endpoint{{Addresses: []string{ip}, Conditions: discoveryv1.EndpointConditions{Ready: ptr(true)}}},
 			Ports:     []discoveryv1.EndpointPort{{Name: ptr("https"), Port: ptr(int32(port)), Protocol: ptr(corev1.ProtocolTCP)}},
 		})
-}
-
-// publicConfig is what aggregated API servers and joining tools read.
-func (c *Config) publicConfig(x *certificates) []api.Object {
-	config := func(namespace, name string, data map[string]string) api.Object {
-		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}, Data: data}
-	}
-	return []api.Object{
-		config(metav1.NamespaceSystem, "extension-apiserver-authentication", map[string]string{
-			"client-ca-file":                     string(x.ca.PEM),
-			"requestheader-client-ca-file":       string(x.frontProxy.PEM),
-			"requestheader-allowed-names":        `["front-proxy-client"]`,
-			"requestheader-username-headers":     `["X-Remote-User"]`,
-			"requestheader-uid-headers":          `["X-Remote-Uid"]`,
-			"requestheader-group-headers":        `["X-Remote-Group"]`,
-			"requestheader-extra-headers-prefix": `["X-Remote-Extra-"]`,
-		}),
-	}
 }
 
 func ptr[T any](v T) *T { return &v }

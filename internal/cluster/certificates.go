@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -50,7 +51,7 @@ func (c *Config) openCertificates() (*certificates, error) {
 	if x.kubelets, err = x.ca.Leaf(c.pki("apiserver-kubelet-client"), kubelets); err != nil {
 		return nil, err
 	}
-	front := pki.Profile{CommonName: "front-proxy-client", Client: true}
+	front := pki.Profile{CommonName: frontProxyName, Client: true}
 	x.proxyClient, err = x.frontProxy.Leaf(c.pki("front-proxy-client"), front)
 	return x, err
 }
@@ -97,12 +98,12 @@ func (x *certificates) run(ctx context.Context, log *slog.Logger) error {
 // tls of the API's listener. Clients may show a certificate; whether it is good
 // is for authentication to say, so that a bad one gets a Status and not a
 // broken connection.
-func (x *certificates) tls() *tls.Config {
+func (x *certificates) tls(clients *x509.CertPool) *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: x.serving.Serve,
 		ClientAuth:     tls.RequestClientCert,
-		ClientCAs:      x.ca.Pool(),
+		ClientCAs:      clients,
 		NextProtos:     []string{"h2", "http/1.1"},
 	}
 }

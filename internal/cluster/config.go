@@ -46,6 +46,8 @@ type Server struct {
 	ClusterDNS    netip.Addr // zero = the tenth address of the first service range
 	DNSPort       int        // on the nodes' addresses, behind the DNS Service; 0 = 10053
 	Etcd          Etcd
+	Auth          *AuthOptions  // nil = the usual
+	Audit         *AuditOptions // nil = nothing is audited
 }
 
 // Agent is a node.

@@ -44,7 +44,7 @@ func (s *server) controllers(inf *client.Informers) []loop.Controller {
 		volume.New(inf, s.localVolumes(), log),
 		mirror.New(inf, log),
 		aggregation.New(inf, log),
-		token.New(inf, token.Config{Sign: s.accounts.LegacyToken, RootCA: func() []byte { return s.certs.ca.PEM }}, log),
+		token.New(inf, token.Config{Sign: s.auth.ServiceAccounts.LegacyToken, RootCA: func() []byte { return s.certs.ca.PEM }}, log),
 		deployment.New(inf, log),
 		endpoints.New(inf, log),
 		gc.New(inf.Conn(), log),

@@ -3,8 +3,6 @@ package cluster
 import (
 	"cmp"
 	"context"
-	"crypto"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -21,7 +19,8 @@ import (
 	"github.com/proa-dev/proa/internal/apiserver"
 	"github.com/proa-dev/proa/internal/apiserver/admission"
 	"github.com/proa-dev/proa/internal/apiserver/allocate"
-	"github.com/proa-dev/proa/internal/apiserver/auth"
+	"github.com/proa-dev/proa/internal/apiserver/audit"
+	"github.com/proa-dev/proa/internal/apiserver/auth/setup"
 	"github.com/proa-dev/proa/internal/apiserver/extension"
 	"github.com/proa-dev/proa/internal/apiserver/extension/aggregate"
 	"github.com/proa-dev/proa/internal/apiserver/extension/hook"
@@ -47,7 +46,8 @@ type server struct {
 	catalog  *api.Catalog
 	cache    *cache.Cache
 	api      *apiserver.Server
-	accounts *auth.ServiceAccounts
+	auth     *setup.Setup
+	audit    *audit.Log // nil = nothing is audited
 	custom   *extension.Resources
 	others   *aggregate.Aggregator
 	images   *registry.Store
@@ -94,20 +94,14 @@ func (c *Config) openServer(ctx context.Context) (s *server, err error) {
 
 func (s *server) newAPI() (*apiserver.Server, error) {
 	of := func(k *api.Kind) cache.Reader { return s.cache.Of(k) }
-	issuer := "https://kubernetes.default.svc." + s.Server.ClusterDomain
-	who, err := auth.New(auth.Config{
-		Catalog: s.catalog, Of: of, Issuer: issuer,
-		ClientCA: func() *x509.CertPool { return s.certs.ca.Pool() },
-		Signers:  []crypto.Signer{s.certs.accounts},
-	})
-	if err != nil {
+	if err := s.openAuth(of); err != nil {
 		return nil, err
 	}
+	who := s.auth
 	hooks := hook.New(s.catalog, of)
 	documents := openapi.New(s.catalog, kubernetesVersion.GitVersion)
 	s.custom = extension.New(extension.Config{Catalog: s.catalog, Cache: s.cache, OpenAPI: documents, Hooks: hooks, Log: s.logFor("custom resources")})
 	fields := managedfields.New(s.catalog, &openapi.Types{}, s.custom.TypeConverter)
-	s.accounts = who.ServiceAccounts
 	admit, err := admission.Builtin(admission.Config{
 		Catalog: s.catalog, Of: of, RBAC: who.RBAC, Authorizer: who.Authorizer,
 		Hooks: hooks, Charge: s.charge, Merge: fields.Merge, Log: s.logFor("admission"),
@@ -117,14 +111,14 @@ func (s *server) newAPI() (*apiserver.Server, error) {
 	}
 	s.others = aggregate.New(aggregate.Config{
 		Catalog: s.catalog, Of: of, Hooks: hooks, Log: s.logFor("aggregation"),
-		Certificate: s.certs.proxyClient.Dial,
+		Certificate: s.certs.proxyClient.Dial, Yields: s.measured(),
 	})
 	return apiserver.New(apiserver.Config{
-		Aggregated: s.others.Serve, Groups: s.others.Groups,
+		Aggregated: s.others.Serve, Groups: s.others.Groups, Makers: s.makers(),
 		Catalog: s.catalog, Cache: s.cache, Store: s.store, Shared: len(s.Server.Etcd.Servers) > 0,
 		Authenticator: who.Authenticator, Authorizer: who.Authorizer, Admission: admit,
 		Fields: fields,
-		Review: who.Reviews.Answer, Tokens: who.ServiceAccounts, OpenID: who.ServiceAccounts.Keys,
+		Review: who.Reviews.Answer, Tokens: who.ServiceAccounts, OpenID: s.openID(), Audit: s.audit,
 		ServiceCIDRs: s.Server.ServiceCIDRs, NodePorts: allocate.Ports{From: int32(s.Server.NodePorts.From), To: int32(s.Server.NodePorts.To)},
 		OpenAPI: documents,
 		Kubelet: stream.Config{TLS: s.certs.toKubelets()},
@@ -189,7 +183,15 @@ func (s *server) run(parent context.Context) error {
 		o.Dir = cmp.Or(o.Dir, s.DataDir+"/snapshots")
 		g.Go(func() error { return s.store.scheduled(ctx, o, s.logFor("snapshots")) })
 	}
-	g.Go(func() error { return s.api.Serve(ctx, s.listener, s.certs.tls()) })
+	recording, recorded := context.WithCancel(context.WithoutCancel(ctx))
+	g.Go(func() error {
+		defer recorded() // the last requests are recorded, too
+		return s.api.Serve(ctx, s.listener, s.certs.tls(s.auth.ClientCAs))
+	})
+	if s.audit != nil {
+		g.Go(func() error { s.audit.Run(recording); return nil })
+	}
+	g.Go(func() error { return s.auth.Run(ctx) })
 	select {
 	case <-s.cache.Ready():
 	case <-ctx.Done():

@@ -29,7 +29,7 @@ const (
 // start what works on the objects, once the API can answer: bootstrap, then
 // controllers and scheduler, then the node of this process.
 func (s *server) start(ctx context.Context, g *errgroup.Group) error {
-	if err := s.bootstrap(ctx, s.as("system:apiserver", request.Masters), s.certs, s.port()); err != nil {
+	if err := s.bootstrap(ctx, s.as("system:apiserver", request.Masters), trustConfig(s.auth), s.port()); err != nil {
 		return err
 	}
 	close(s.ready)

@@ -15,6 +15,7 @@ import (
 	"k8s.io/pod-security-admission/policy"
 
 	"github.com/proa-dev/proa/internal/api"
+	"github.com/proa-dev/proa/internal/apiserver/audit"
 	"github.com/proa-dev/proa/internal/apiserver/request"
 	"github.com/proa-dev/proa/internal/cache"
 )
@@ -64,12 +65,18 @@ func (p *PodSecurity) Validate(ctx context.Context, w *Write) error {
 		return nil // NamespaceLifecycle has spoken
 	}
 	pol, errs := psa.PolicyToEvaluate(ns.Labels, p.defaults)
+	pod, isPod := w.Object.(*corev1.Pod)
 	if len(errs) == 0 && pol.FullyPrivileged() {
+		if isPod {
+			audit.Annotate(ctx, enforcedAnnotation, "privileged:latest")
+		}
 		return nil
 	}
-	pod, isPod := w.Object.(*corev1.Pod)
 	if isPod && w.Operation == Update && !significant(pod, w.Old.(*corev1.Pod)) {
 		return nil
+	}
+	if rec := audit.From(ctx); rec != nil {
+		p.audit(rec, &pol, errs.ToAggregate(), isPod, meta, spec)
 	}
 	if isPod {
 		if r := p.check(pol.Enforce, meta, spec); !r.Allowed {
@@ -84,6 +91,22 @@ func (p *PodSecurity) Validate(ctx context.Context, w *Write) error {
 		request.Warn(ctx, fmt.Sprintf("would violate PodSecurity %q: %s", pol.Warn.String(), r.ForbiddenDetail()))
 	}
 	return nil
+}
+
+// enforcedAnnotation of the audit record names the standard that a pod was held to.
+const enforcedAnnotation = psa.AuditAnnotationPrefix + psa.EnforcedPolicyAnnotationKey
+
+// audit records what a pod, or what makes pods, was held to, and what it violates.
+func (p *PodSecurity) audit(rec *audit.Record, pol *psa.Policy, bad error, isPod bool, meta *metav1.ObjectMeta, spec *corev1.PodSpec) {
+	if bad != nil {
+		rec.Annotate(psa.AuditAnnotationPrefix+"error", "Failed to parse policy: "+bad.Error())
+	}
+	if isPod {
+		rec.Annotate(enforcedAnnotation, pol.Enforce.String())
+	}
+	if r := p.check(pol.Audit, meta, spec); !r.Allowed {
+		rec.Annotate(psa.AuditAnnotationPrefix+psa.AuditViolationsAnnotationKey, fmt.Sprintf("would violate PodSecurity %q: %s", pol.Audit.String(), r.ForbiddenDetail()))
+	}
 }
 
 func (p *PodSecurity) check(lv psa.LevelVersion, meta *metav1.ObjectMeta, spec *corev1.PodSpec) policy.AggregateCheckResult {

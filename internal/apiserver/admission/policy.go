@@ -108,6 +108,7 @@ func (p *ValidatingPolicies) compile(o *admissionv1.ValidatingAdmissionPolicy) (
 type decision struct {
 	message string
 	reason  metav1.StatusReason
+	index   int // of the validation
 }
 
 // Validate implements Validator.
@@ -133,6 +134,8 @@ func (p *ValidatingPolicies) Validate(ctx context.Context, w *Write) error {
 // through applies a policy by all of its bindings.
 func (p *ValidatingPolicies) through(ctx context.Context, v *validatingPolicy, k api.Served, w *Write) (denied error) {
 	var attr *admission.VersionedAttributes
+	said := annotations{}
+	defer func() { said.publish(ctx, v.Name) }()
 	p.Bindings.Snapshot().Ascend("", "", "", func(i *cache.Item) bool {
 		b := i.Object.(*admissionv1.ValidatingAdmissionPolicyBinding)
 		if b.Spec.PolicyName != v.Name {
@@ -159,7 +162,7 @@ func (p *ValidatingPolicies) through(ctx context.Context, v *validatingPolicy, k
 			}
 		}
 		for _, param := range found {
-			for _, d := range p.evaluate(ctx, v, attr, w, param) {
+			for _, d := range p.evaluate(ctx, v, attr, w, param, said) {
 				if denied = p.act(ctx, v, b, w, d); denied != nil {
 					return false
 				}
@@ -198,6 +201,8 @@ func (p *ValidatingPolicies) act(ctx context.Context, v *validatingPolicy, b *ad
 		switch a {
 		case admissionv1.Deny:
 			denied = deny(w, "ValidatingAdmissionPolicy", v.Name, b.Name, d)
+		case admissionv1.Audit:
+			auditFailure(ctx, v.Name, b, d)
 		case admissionv1.Warn:
 			request.Warn(ctx, fmt.Sprintf("Validation failed for ValidatingAdmissionPolicy '%s' with binding '%s': %s", v.Name, b.Name, d.message))
 		}
@@ -239,8 +244,9 @@ func (p *policies) namespaceOf(w *Write) *corev1.Namespace {
 	return plugin.CreateNamespaceObject(ns)
 }
 
-// evaluate a policy with one parameter and return what failed.
-func (p *ValidatingPolicies) evaluate(ctx context.Context, v *validatingPolicy, attr *admission.VersionedAttributes, w *Write, param runtime.Object) []decision {
+// evaluate a policy with one parameter and return what failed. What it has to say
+// for the audit record is added to said.
+func (p *ValidatingPolicies) evaluate(ctx context.Context, v *validatingPolicy, attr *admission.VersionedAttributes, w *Write, param runtime.Object, said annotations) []decision {
 	fail := func(err error) []decision {
 		if v.Spec.FailurePolicy != nil && *v.Spec.FailurePolicy == admissionv1.Ignore {
 			return nil
@@ -283,11 +289,20 @@ func (p *ValidatingPolicies) evaluate(ctx context.Context, v *validatingPolicy, 
 			}
 		}
 		rule := v.Spec.Validations[n]
-		d := decision{message: messageOf(&rule, messages, n)}
+		d := decision{message: messageOf(&rule, messages, n), index: n}
 		if rule.Reason != nil {
 			d.reason = *rule.Reason
 		}
 		failed = append(failed, d)
+	}
+	if len(v.Spec.AuditAnnotations) > 0 {
+		results, _, err := c.audit.ForInput(ctx, attr, asked, plugin.OptionalVariableBindings{VersionedParams: param}, ns, celconfig.RuntimeCELCostBudget)
+		if err == nil {
+			err = said.add(v.Spec.AuditAnnotations, results)
+		}
+		if err != nil {
+			failed = append(failed, fail(err)...)
+		}
 	}
 	return failed
 }

@@ -23,6 +23,7 @@ import (
 // webhook is one webhook of a configuration.
 type webhook struct {
 	admissionv1.ValidatingWebhook
+	of         string // name of the configuration
 	reinvoke   bool
 	criteria   criteria
 	target     hook.Target
@@ -71,7 +72,7 @@ func (h *hooks) all() (all []*webhook) {
 
 func (h *hooks) prepare(obj api.Object) (all []*webhook) {
 	add := func(v admissionv1.ValidatingWebhook, reinvoke bool) {
-		w := &webhook{ValidatingWebhook: v, reinvoke: reinvoke, target: targetOf(v.ClientConfig)}
+		w := &webhook{ValidatingWebhook: v, of: obj.GetName(), reinvoke: reinvoke, target: targetOf(v.ClientConfig)}
 		w.criteria = criteria{rules: v.Rules, policy: v.MatchPolicy, namespaces: v.NamespaceSelector, objects: v.ObjectSelector}
 		w.conditions = sync.OnceValue(func() plugin.ConditionEvaluator {
 			c, err := h.Expressions.compiler()
@@ -157,7 +158,7 @@ func (h *MutatingWebhooks) Admit(ctx context.Context, w *Write) error {
 	changes := 0               // by webhooks, so far
 	seen := map[*webhook]int{} // how many of them a webhook knows
 	round := func(again bool) error {
-		for _, x := range all {
+		for n, x := range all {
 			if at, called := seen[x]; again && (!called || !x.reinvoke || at == changes) {
 				continue
 			}
@@ -168,7 +169,12 @@ func (h *MutatingWebhooks) Admit(ctx context.Context, w *Write) error {
 			if !ok {
 				continue
 			}
-			changed, err := h.call(ctx, x, k, w, true)
+			at := place{mutating: true, index: n}
+			if again {
+				at.round = 1
+			}
+			changed, err := h.call(ctx, x, k, w, at)
+			auditMutation(ctx, x, at, changed)
 			if err != nil {
 				return err
 			}
@@ -211,7 +217,7 @@ func (h *ValidatingWebhooks) Validate(ctx context.Context, w *Write) error {
 			continue
 		}
 		wg.Go(func() {
-			if _, err := h.call(ctx, x, k, w, false); err != nil {
+			if _, err := h.call(ctx, x, k, w, place{index: i}); err != nil {
 				mu.Lock()
 				failed = append(failed, failure{i, err})
 				mu.Unlock()
@@ -227,7 +233,7 @@ func (h *ValidatingWebhooks) Validate(ctx context.Context, w *Write) error {
 
 // call a webhook. What it says becomes the error of the write; that it cannot be
 // asked is one only when it does not fail open.
-func (h *hooks) call(ctx context.Context, x *webhook, k api.Served, w *Write, mutating bool) (changed bool, err error) {
+func (h *hooks) call(ctx context.Context, x *webhook, k api.Served, w *Write, at place) (changed bool, err error) {
 	if w.DryRun && (x.SideEffects == nil || *x.SideEffects != admissionv1.SideEffectClassNone && *x.SideEffects != admissionv1.SideEffectClassNoneOnDryRun) {
 		return false, apierrors.NewBadRequest(fmt.Sprintf("admission webhook %q does not support dry run", x.Name))
 	}
@@ -237,13 +243,14 @@ func (h *hooks) call(ctx context.Context, x *webhook, k api.Served, w *Write, mu
 	}
 	limited, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	changed, err = h.ask(limited, x, k, w, mutating)
+	changed, err = h.ask(limited, x, k, w, at)
 	var unasked *uncalled
 	if !errors.As(err, &unasked) {
 		return changed, err
 	}
 	if x.open() && ctx.Err() == nil {
 		h.Log.Warn("a webhook could not be asked; the write goes on", "webhook", x.Name, "err", unasked.why)
+		auditOpen(ctx, x, at)
 		return false, nil
 	}
 	return false, apierrors.NewInternalError(err)

@@ -32,7 +32,7 @@ func requestOf(v *admission.VersionedAttributes) *review.AdmissionRequest {
 }
 
 // ask a webhook and do what it says. Errors are *uncalled, or what the client is told.
-func (h *hooks) ask(ctx context.Context, x *webhook, k api.Served, w *Write, mutating bool) (bool, error) {
+func (h *hooks) ask(ctx context.Context, x *webhook, k api.Served, w *Write, at place) (bool, error) {
 	fail := func(format string, a ...any) (bool, error) { return false, &uncalled{x.Name, fmt.Errorf(format, a...)} }
 	v, err := versioned(w, k)
 	if err != nil {
@@ -59,16 +59,17 @@ func (h *hooks) ask(ctx context.Context, x *webhook, k api.Served, w *Write, mut
 		return fail("failed to call webhook: %w", err)
 	}
 	a := answer.Response
-	if err := checkAnswer(a, &answer, string(question.UID), meta, mutating); err != nil {
+	if err := checkAnswer(a, &answer, string(question.UID), meta, at.mutating); err != nil {
 		return fail("received invalid webhook response: %w", err)
 	}
+	auditAnswer(ctx, x, a.AuditAnnotations)
 	for _, text := range a.Warnings {
 		request.Warn(ctx, text)
 	}
 	if !a.Allowed {
 		return false, denied(x.Name, a.Result)
 	}
-	if !mutating || len(a.Patch) == 0 {
+	if !at.mutating || len(a.Patch) == 0 {
 		return false, nil
 	}
 	p, err := jsonpatch.DecodePatch(a.Patch)
@@ -81,7 +82,11 @@ func (h *hooks) ask(ctx context.Context, x *webhook, k api.Served, w *Write, mut
 	if w.Object == nil {
 		return false, apierrors.NewInternalError(fmt.Errorf("admission webhook %q attempted to modify the object, which is not supported for this operation", x.Name))
 	}
-	return patchObject(w, k, question.Object.Raw, p)
+	changed, err := patchObject(w, k, question.Object.Raw, p)
+	if err == nil {
+		auditPatch(ctx, x, at, a.Patch)
+	}
+	return changed, err
 }
 
 func raw(obj runtime.Object) (runtime.RawExtension, error) {

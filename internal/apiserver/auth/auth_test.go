@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,8 +44,7 @@ func build(t *testing.T, objects ...api.Object) (*cachetest.World, *Auth) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := Config{Catalog: w.Catalog, Of: w.Reader, ClientCA: x509.NewCertPool, Issuer: "https://issuer"}
-	c.Signers = append(c.Signers, key)
+	c := Config{Catalog: w.Catalog, Of: w.Reader, ClientCA: x509.NewCertPool, Issuers: []string{"https://issuer"}, Signer: key}
 	a, err := New(c)
 	if err != nil {
 		t.Fatal(err)
@@ -243,17 +243,17 @@ func TestServiceAccountTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u, _, err := a.Authenticator.Token(token, a.Authenticator.Audiences)
+	u, _, err := a.Authenticator.Token(context.Background(), token, a.Authenticator.Audiences)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if u.Name != "system:serviceaccount:ns:sa" || !u.InGroup("system:serviceaccounts:ns") || u.Extra["authentication.kubernetes.io/pod-name"][0] != "p" || u.Extra["authentication.kubernetes.io/node-name"][0] != "n" {
 		t.Errorf("got %+v", u)
 	}
-	if _, _, err := a.Authenticator.Token(token, []string{"vault"}); err == nil {
+	if _, _, err := a.Authenticator.Token(context.Background(), token, []string{"vault"}); err == nil {
 		t.Error("a token for the API server is good for vault")
 	}
-	if _, _, err := a.Authenticator.Token(token[:len(token)-4]+"AAAA", a.Authenticator.Audiences); err == nil {
+	if _, _, err := a.Authenticator.Token(context.Background(), token[:len(token)-4]+"AAAA", a.Authenticator.Audiences); err == nil {
 		t.Error("a forged token is good")
 	}
 	for _, bad := range []func(*authenticationv1.TokenRequestSpec){
@@ -271,12 +271,12 @@ func TestServiceAccountTokens(t *testing.T) {
 		}
 	}
 	w.Delete(pod)
-	if _, _, err := a.Authenticator.Token(token, a.Authenticator.Audiences); err == nil {
+	if _, _, err := a.Authenticator.Token(context.Background(), token, a.Authenticator.Audiences); err == nil {
 		t.Error("the token outlives the pod that it is bound to")
 	}
 	short, _ := ask(func(s *authenticationv1.TokenRequestSpec) { s.ExpirationSeconds = ptr.To[int64](600) })
 	a.ServiceAccounts.Now = func() time.Time { return time.Now().Add(11 * time.Minute) }
-	if _, _, err := a.Authenticator.Token(short, a.Authenticator.Audiences); err == nil {
+	if _, _, err := a.Authenticator.Token(context.Background(), short, a.Authenticator.Audiences); err == nil {
 		t.Error("an expired token is good")
 	}
 	var doc struct{ Keys []map[string]string }
@@ -286,16 +286,56 @@ func TestServiceAccountTokens(t *testing.T) {
 }
 
 func TestBootstrapTokens(t *testing.T) {
-	_, a := build(t, &corev1.Secret{ObjectMeta: meta("kube-system", "bootstrap-token-abcdef"), Type: BootstrapTokenType, Data: map[string][]byte{
-		"token-id": []byte("abcdef"), "token-secret": []byte("0123456789abcdef"), "usage-bootstrap-authentication": []byte("true"),
-		"auth-extra-groups": []byte("system:bootstrappers:nodes,system:masters"),
-	}})
-	u, _, err := a.Authenticator.Token("abcdef.0123456789abcdef", nil)
-	if err != nil || u.Name != "system:bootstrap:abcdef" || !u.InGroup("system:bootstrappers:nodes") || u.InGroup(request.Masters) {
-		t.Errorf("got %+v, %v", u, err)
+	secret := func(id string, more map[string]string) *corev1.Secret {
+		s := &corev1.Secret{ObjectMeta: meta("kube-system", "bootstrap-token-"+id), Type: BootstrapTokenType, Data: map[string][]byte{
+			"token-id": []byte(id), "token-secret": []byte("0123456789abcdef"), "usage-bootstrap-authentication": []byte("true"),
+		}}
+		for k, v := range more {
+			s.Data[k] = []byte(v)
+		}
+		return s
 	}
-	if _, _, err := a.Authenticator.Token("abcdef.0123456789abcdeX", nil); err == nil {
-		t.Error("a wrong secret is good")
+	of := func(more string) *corev1.Secret { // "ID KEY=VALUE…"
+		f := strings.Fields(more)
+		m := map[string]string{}
+		for _, pair := range f[1:] {
+			k, v, _ := strings.Cut(pair, "=")
+			m[k] = v
+		}
+		return secret(f[0], m)
+	}
+	other := of("othert")
+	other.Type = corev1.SecretTypeOpaque
+	_, a := build(t, other,
+		of("plain0"),
+		of("groups auth-extra-groups=system:bootstrappers:zed,system:bootstrappers:nodes"),
+		of("master auth-extra-groups=system:bootstrappers:nodes,system:masters"),
+		of("unused usage-bootstrap-authentication=false"),
+		of("latest expiration="+time.Now().Add(time.Hour).Format(time.RFC3339)),
+		of("toolat expiration="+time.Now().Add(-time.Second).Format(time.RFC3339)),
+		of("nodate expiration=soon"),
+	)
+	for token, groups := range map[string][]string{
+		"plain0.0123456789abcdef": {"system:bootstrappers", request.Authenticated},
+		"groups.0123456789abcdef": {"system:bootstrappers", "system:bootstrappers:nodes", "system:bootstrappers:zed", request.Authenticated},
+		"latest.0123456789abcdef": {"system:bootstrappers", request.Authenticated},
+		"plain0.0123456789abcdeX": nil, "plain0.0123456789abcde0": nil, "absent.0123456789abcdef": nil,
+		"master.0123456789abcdef": nil, "unused.0123456789abcdef": nil, "toolat.0123456789abcdef": nil, "nodate.0123456789abcdef": nil,
+		"othert.0123456789abcdef": nil,
+	} {
+		u, auds, err := a.Authenticator.Token(context.Background(), token, []string{"https://issuer", "vault"})
+		if groups == nil {
+			if err == nil {
+				t.Errorf("%s is good: %+v", token, u)
+			}
+			continue
+		}
+		if err != nil || u.Name != "system:bootstrap:"+token[:6] || !slices.Equal(u.Groups, groups) || !slices.Equal(auds, []string{"https://issuer"}) {
+			t.Errorf("%s: got %+v for %v, %v", token, u, auds, err)
+		}
+	}
+	if _, _, err := a.Authenticator.Token(context.Background(), "plain0.0123456789abcdef", []string{"vault"}); err == nil {
+		t.Error("a token for joining is good for vault")
 	}
 }
 
@@ -329,7 +369,7 @@ func TestCertificates(t *testing.T) {
 	}
 	r := httptest.NewRequest("GET", "/", nil)
 	r.TLS = &tls.ConnectionState{}
-	u, err := (&Chain{Certificates: c}).Authenticate(r)
+	u, err := (&Chain{Certificates: c}).Authenticate(context.Background(), r)
 	if err != nil || u.Name != request.Anonymous || !u.InGroup(request.Unauthenticated) {
 		t.Errorf("without credentials: %+v, %v", u, err)
 	}
@@ -345,7 +385,8 @@ func TestImpersonate(t *testing.T) {
 		for k, v := range h {
 			r.Header.Set(k, v)
 		}
-		return Impersonate(a.Authorizer, &request.User{Name: "bob"}, r)
+		u, _, err := Impersonate(context.Background(), a.Authorizer, &request.User{Name: "bob"}, Attributes{Verb: "get", Path: "/"}, r.Header)
+		return u, err
 	}
 	if u, err := do(nil); err != nil || u.Name != "bob" {
 		t.Errorf("nobody else asked for: %+v, %v", u, err)

@@ -1,8 +1,10 @@
 package auth
 
 import (
+	"context"
 	"crypto/subtle"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,7 +30,7 @@ var (
 )
 
 // AuthenticateToken implements TokenAuthenticator.
-func (b *BootstrapTokens) AuthenticateToken(token string, audiences []string) (*request.User, []string, error) {
+func (b *BootstrapTokens) AuthenticateToken(_ context.Context, token string, audiences []string) (*request.User, []string, error) {
 	m := bootstrapToken.FindStringSubmatch(token)
 	if m == nil {
 		return nil, nil, nil
@@ -38,14 +40,20 @@ func (b *BootstrapTokens) AuthenticateToken(token string, audiences []string) (*
 	if !ok || s.DeletionTimestamp != nil || s.Type != BootstrapTokenType || string(s.Data["token-id"]) != id ||
 		subtle.ConstantTimeCompare(s.Data["token-secret"], []byte(secret)) != 1 ||
 		string(s.Data["usage-bootstrap-authentication"]) != "true" || b.expired(s) {
-		return nil, nil, ErrBadToken
+		return nil, nil, nil // it may be of another sort still
 	}
 	groups := []string{"system:bootstrappers"}
-	for _, g := range strings.Split(string(s.Data["auth-extra-groups"]), ",") {
-		if bootstrapGroup.MatchString(g) {
-			groups = append(groups, g)
+	if extra := string(s.Data["auth-extra-groups"]); extra != "" {
+		for _, g := range strings.Split(extra, ",") {
+			if !bootstrapGroup.MatchString(g) {
+				return nil, nil, nil
+			}
+			if !slices.Contains(groups, g) {
+				groups = append(groups, g)
+			}
 		}
 	}
+	slices.Sort(groups)
 	return &request.User{Name: "system:bootstrap:" + id, Groups: groups}, audiences, nil
 }
 

@@ -3,7 +3,9 @@ package auth
 import (
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"time"
 
@@ -22,7 +24,7 @@ type Certificates struct {
 }
 
 type verified struct {
-	user  request.User
+	user  *request.User // nil for a certificate without a common name
 	pool  *x509.CertPool
 	until time.Time // the chain's earliest end
 }
@@ -32,14 +34,28 @@ func NewCertificates(roots func() *x509.CertPool) *Certificates {
 	return &Certificates{roots: roots, good: lru.New(1024), now: time.Now}
 }
 
-// User of a verified chain, leaf first.
+// User of a chain, leaf first; nil, nil for a good one that names nobody.
 func (c *Certificates) User(chain []*x509.Certificate) (*request.User, error) {
+	v, err := c.verify(chain)
+	if err != nil || v.user == nil {
+		return nil, err
+	}
+	u := *v.user
+	return &u, nil
+}
+
+// Check that a chain is good.
+func (c *Certificates) Check(chain []*x509.Certificate) error {
+	_, err := c.verify(chain)
+	return err
+}
+
+func (c *Certificates) verify(chain []*x509.Certificate) (*verified, error) {
 	leaf, pool, now := chain[0], c.roots(), c.now()
 	sum := sha256.Sum256(leaf.Raw)
 	if v, ok := c.good.Get(sum); ok {
 		if v := v.(*verified); v.pool == pool && now.Before(v.until) && !now.Before(leaf.NotBefore) {
-			u := v.user
-			return &u, nil
+			return v, nil
 		}
 	}
 	opt := x509.VerifyOptions{
@@ -53,20 +69,48 @@ func (c *Certificates) User(chain []*x509.Certificate) (*request.User, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client certificate of %q: %w", leaf.Subject.CommonName, err)
 	}
-	if leaf.Subject.CommonName == "" {
-		return nil, nil
-	}
-	v := &verified{pool: pool, until: leaf.NotAfter, user: request.User{
-		Name:   leaf.Subject.CommonName,
-		Groups: append(append([]string{}, leaf.Subject.Organization...), request.Authenticated),
-		Extra:  map[string][]string{"authentication.kubernetes.io/credential-id": {"X509SHA256=" + hex.EncodeToString(sum[:])}},
-	}}
+	v := &verified{pool: pool, until: leaf.NotAfter}
 	for _, cert := range chains[0] {
 		if cert.NotAfter.Before(v.until) {
 			v.until = cert.NotAfter
 		}
 	}
+	if leaf.Subject.CommonName != "" {
+		uid, err := certificateUID(leaf)
+		if err != nil {
+			return nil, fmt.Errorf("client certificate of %q: %w", leaf.Subject.CommonName, err)
+		}
+		v.user = &request.User{
+			Name: leaf.Subject.CommonName, UID: uid,
+			Groups: append(append([]string{}, leaf.Subject.Organization...), request.Authenticated),
+			Extra:  map[string][]string{credentialID: {"X509SHA256=" + hex.EncodeToString(sum[:])}},
+		}
+	}
 	c.good.Add(sum, v)
-	u := v.user
-	return &u, nil
+	return v, nil
+}
+
+// credentialID is the extra value that tells one credential of a user from another.
+const credentialID = "authentication.kubernetes.io/credential-id"
+
+// certificateUID is the part of the subject that holds the user's UID, under the
+// object identifier that Kubernetes has for it; "" when there is none.
+func certificateUID(leaf *x509.Certificate) (string, error) {
+	kubernetesUID := asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57683, 2}
+	var uid string
+	found := false
+	for _, part := range leaf.Subject.Names {
+		if !part.Type.Equal(kubernetesUID) {
+			continue
+		}
+		text, ok := part.Value.(string)
+		switch {
+		case !ok || text == "":
+			return "", errors.New("the UID in the subject is no text, or an empty one")
+		case found:
+			return "", errors.New("the subject holds more than one UID")
+		}
+		uid, found = text, true
+	}
+	return uid, nil
 }

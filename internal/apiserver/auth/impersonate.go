@@ -1,13 +1,14 @@
 package auth
 
 import (
+	"context"
 	"fmt"
 	"net/http"
-	"net/url"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/runtime/schema"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 
 	"github.com/proa-dev/proa/internal/apiserver/request"
 )
@@ -20,85 +21,104 @@ const (
 )
 
 // Impersonate returns whom a request is to be made as: u itself if it asks for
-// nobody else. Each part (user or service account, groups, uid, extras) has to be
-// allowed by the verb impersonate. The headers are taken out of the request.
-func Impersonate(z Authorizer, u *request.User, r *http.Request) (*request.User, error) {
-	to, err := impersonated(r.Header)
+// nobody else. The headers are taken out of the request.
+//
+// There are two ways to be allowed to (KEP-5284). Constrained: one verb for whom
+// (impersonate:MODE) and one for what is done in their name
+// (impersonate-on:MODE:VERB on what the request is about, a); the mode follows
+// from who is asked for. Plain: the verb impersonate for each part of the user
+// (user or service account, groups, UID, extras). constraint is the verb of a
+// constrained impersonation, "" otherwise.
+func Impersonate(ctx context.Context, z Authorizer, u *request.User, a Attributes, h http.Header) (as *request.User, constraint string, err error) {
+	to, err := impersonated(h)
 	if to == nil || err != nil {
-		return u, err
+		return u, "", err
 	}
-	for _, a := range impersonations(to) {
-		d, why, err := z.Authorize(r.Context(), u, a)
-		if err != nil || d != Allow {
-			gr := schema.GroupResource{Group: a.Group, Resource: a.Resource}
-			text := fmt.Sprintf("User %q cannot impersonate resource %q in API group %q at the cluster scope", u.Name, a.Resource, a.Group)
-			if a.Namespace != "" {
-				text = fmt.Sprintf("User %q cannot impersonate resource %q in API group %q in the namespace %q", u.Name, a.Resource, a.Group, a.Namespace)
+	i := &impersonation{ctx: ctx, z: z, by: u, to: to, on: a}
+	for _, m := range modes {
+		if !m.fits(i) {
+			continue
+		}
+		as, bad := i.as(m)
+		if bad == nil {
+			if m.name == "" {
+				return as, "", nil
 			}
-			if why != "" {
-				text += ": " + why
-			}
-			return nil, apierrors.NewForbidden(gr, a.Name, fmt.Errorf("%s", text))
+			return as, "impersonate:" + m.name, nil
+		}
+		if err == nil { // what the strictest way that fits lacks is what the client is told
+			err = bad
 		}
 	}
-	switch ns, _, isAccount := ServiceAccountOf(to.Name); {
-	case isAccount && len(to.Groups) == 0:
-		to.Groups = []string{"system:serviceaccounts", "system:serviceaccounts:" + ns, request.Authenticated}
-	case to.Name == request.Anonymous:
-		if !to.InGroup(request.Unauthenticated) {
-			to.Groups = append(to.Groups, request.Unauthenticated)
-		}
-	case !to.InGroup(request.Authenticated) && !to.InGroup(request.Unauthenticated):
-		to.Groups = append(to.Groups, request.Authenticated)
-	}
-	for name := range r.Header {
-		if strings.HasPrefix(name, "Impersonate-") {
-			r.Header.Del(name)
-		}
-	}
-	return to, nil
+	return nil, "", err
 }
 
+// impersonated is whom the headers of a request ask for, nil for nobody.
 func impersonated(h http.Header) (*request.User, error) {
-	to := &request.User{Name: h.Get(impersonateUser), Groups: h[impersonateGroup], UID: h.Get(impersonateUID), Extra: map[string][]string{}}
+	to := &request.User{Name: h.Get(impersonateUser), Groups: h[impersonateGroup], UID: h.Get(impersonateUID)}
+	extras := false
 	for name, values := range h {
-		if len(name) > len(impersonateExtra) && strings.EqualFold(name[:len(impersonateExtra)], impersonateExtra) {
-			key := strings.ToLower(name[len(impersonateExtra):])
-			if plain, err := url.PathUnescape(key); err == nil {
-				key = plain
+		if key, ok := strings.CutPrefix(name, impersonateExtra); ok {
+			extras = true
+			if len(values) > 0 {
+				if to.Extra == nil {
+					to.Extra = map[string][]string{}
+				}
+				key = extraKey(key)
+				to.Extra[key] = append(to.Extra[key], values...)
 			}
-			to.Extra[key] = values
 		}
 	}
 	if to.Name == "" {
-		if len(to.Groups) > 0 || to.UID != "" || len(to.Extra) > 0 {
-			return nil, apierrors.NewBadRequest(fmt.Sprintf("requested %v without impersonating a user", to))
+		if len(to.Groups) > 0 || to.UID != "" || extras {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("requested %+v without impersonating a user name", *to))
 		}
 		return nil, nil
+	}
+	for name := range h {
+		if name == impersonateUser || name == impersonateGroup || name == impersonateUID || strings.HasPrefix(name, impersonateExtra) {
+			delete(h, name)
+		}
 	}
 	return to, nil
 }
 
-func impersonations(to *request.User) []Attributes {
-	one := func(group, resource, sub, namespace, name string) Attributes {
-		return Attributes{Verb: "impersonate", Group: group, Version: "v1", Resource: resource, Subresource: sub, Namespace: namespace, Name: name, IsResource: true}
-	}
-	var all []Attributes
-	if ns, name, ok := ServiceAccountOf(to.Name); ok {
-		all = append(all, one("", "serviceaccounts", "", ns, name))
-	} else {
-		all = append(all, one("", "users", "", "", to.Name))
-	}
-	for _, g := range to.Groups {
-		all = append(all, one("", "groups", "", "", g))
-	}
-	if to.UID != "" {
-		all = append(all, one("authentication.k8s.io", "uids", "", "", to.UID))
-	}
-	for key, values := range to.Extra {
-		for _, v := range values {
-			all = append(all, one("authentication.k8s.io", "userextras", key, "", v))
+// mode is a way to impersonate; the one without a name is plain impersonation.
+type mode struct {
+	name string
+	fits func(*impersonation) bool
+}
+
+// modes from the strictest to the plain one.
+var modes = []mode{
+	{"associated-node", func(i *impersonation) bool {
+		node, ok := nodeNamed(i.to.Name)
+		if _, _, account := ServiceAccountOf(i.by.Name); !ok || !account || !nameAlone(i.to) {
+			return false
 		}
-	}
-	return all
+		return slices.Equal(i.by.Extra["authentication.kubernetes.io/node-name"], []string{node})
+	}},
+	{"arbitrary-node", func(i *impersonation) bool {
+		_, ok := nodeNamed(i.to.Name)
+		return ok && nameAlone(i.to)
+	}},
+	{"serviceaccount", func(i *impersonation) bool {
+		_, _, ok := ServiceAccountOf(i.to.Name)
+		return ok && nameAlone(i.to)
+	}},
+	{"user-info", func(i *impersonation) bool {
+		_, node := nodeNamed(i.to.Name)
+		_, _, account := ServiceAccountOf(i.to.Name)
+		return !node && !account
+	}},
+	{"", func(*impersonation) bool { return true }},
+}
+
+// nameAlone says that nothing but a user's name is asked for.
+func nameAlone(u *request.User) bool { return u.UID == "" && len(u.Groups) == 0 && len(u.Extra) == 0 }
+
+// nodeNamed reads the user name of a node.
+func nodeNamed(user string) (string, bool) {
+	name, ok := strings.CutPrefix(user, "system:node:")
+	return name, ok && len(apivalidation.NameIsDNSSubdomain(name, false)) == 0
 }

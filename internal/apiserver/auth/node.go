@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -53,6 +54,15 @@ func (n *Node) Authorize(_ context.Context, u *request.User, a Attributes) (Deci
 		}
 	}
 	return NoOpinion, "", nil
+}
+
+// RulesFor implements RuleLister: what a node may do depends on its pods, and is
+// not listed.
+func (n *Node) RulesFor(_ context.Context, u *request.User, _ string) ([]rbacv1.PolicyRule, bool, error) {
+	if _, ok := NodeOf(u); ok {
+		return nil, true, errors.New("node authorizer does not support user rule resolution")
+	}
+	return nil, false, nil
 }
 
 // refuse says why a node may not do what system:node would allow, "" if it may.

@@ -72,10 +72,7 @@ func (r *RBAC) Authorize(_ context.Context, u *request.User, a Attributes) (Deci
 // Rules that a user has in a namespace ("" = only those that hold everywhere).
 func (r *RBAC) Rules(u *request.User, namespace string) []rbacv1.PolicyRule {
 	if u.InGroup(request.Masters) {
-		return []rbacv1.PolicyRule{
-			{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}},
-			{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}},
-		}
+		return everything()
 	}
 	var all []rbacv1.PolicyRule
 	r.visit(u, namespace, func(_ rbacv1.Subject, g grant) bool {
@@ -83,6 +80,11 @@ func (r *RBAC) Rules(u *request.User, namespace string) []rbacv1.PolicyRule {
 		return true
 	})
 	return all
+}
+
+// RulesFor implements RuleLister.
+func (r *RBAC) RulesFor(_ context.Context, u *request.User, namespace string) ([]rbacv1.PolicyRule, bool, error) {
+	return r.Rules(u, namespace), false, nil
 }
 
 // RoleRules of what a binding in a namespace refers to; ok false when it is not there.

@@ -1,8 +1,11 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -18,7 +21,7 @@ import (
 type Reviews struct {
 	Tokens     *Chain
 	Authorizer Authorizer
-	RBAC       *RBAC
+	Rules      RuleLister
 }
 
 // Answer a review of any of the kinds; namespace is that of the request. The
@@ -27,7 +30,7 @@ func (r *Reviews) Answer(ctx context.Context, namespace string, review api.Objec
 	u := request.UserFrom(ctx)
 	switch review := review.(type) {
 	case *authenticationv1.TokenReview:
-		return r.token(review), nil
+		return r.token(ctx, review)
 	case *authenticationv1.SelfSubjectReview:
 		out := review.DeepCopy()
 		out.CreationTimestamp = metav1.Now()
@@ -55,57 +58,61 @@ func (r *Reviews) Answer(ctx context.Context, namespace string, review api.Objec
 		if out.Spec.Namespace == "" {
 			return nil, apierrors.NewBadRequest("no namespace on request")
 		}
-		out.Status = rulesStatus(r.RBAC.Rules(u, out.Spec.Namespace))
+		rules, incomplete, err := r.Rules.RulesFor(ctx, u, out.Spec.Namespace)
+		out.Status = rulesStatus(rules)
+		out.Status.Incomplete = incomplete
+		if err != nil {
+			out.Status.EvaluationError = err.Error()
+		}
 		return out, nil
 	}
 	return nil, apierrors.NewInternalError(fmt.Errorf("%T is not a review", review))
 }
 
-func (r *Reviews) token(review *authenticationv1.TokenReview) *authenticationv1.TokenReview {
+func (r *Reviews) token(ctx context.Context, review *authenticationv1.TokenReview) (*authenticationv1.TokenReview, error) {
+	if review.Spec.Token == "" {
+		return nil, apierrors.NewBadRequest("token is required for TokenReview in authentication")
+	}
 	out := review.DeepCopy()
 	audiences := out.Spec.Audiences
 	if len(audiences) == 0 {
 		audiences = r.Tokens.Audiences
 	}
-	u, auds, err := r.Tokens.Token(out.Spec.Token, audiences)
-	out.Spec.Token = review.Spec.Token
 	out.Status = authenticationv1.TokenReviewStatus{}
+	u, auds, err := r.Tokens.Token(ctx, out.Spec.Token, audiences)
 	if err != nil {
 		out.Status.Error = err.Error()
-		return out
+		return out, nil
 	}
 	out.Status.Authenticated = true
 	out.Status.User = UserInfo(u)
-	if len(review.Spec.Audiences) > 0 {
-		out.Status.Audiences = auds
-	}
-	return out
+	out.Status.Audiences = auds
+	return out, nil
 }
 
 func (r *Reviews) access(ctx context.Context, u *request.User, res *authorizationv1.ResourceAttributes, path *authorizationv1.NonResourceAttributes) authorizationv1.SubjectAccessReviewStatus {
 	var a Attributes
+	var ignored []string
 	if res != nil {
 		a = Attributes{
-			Verb: res.Verb, Namespace: res.Namespace, Group: res.Group, Version: res.Version, Resource: res.Resource,
+			Verb: res.Verb, Namespace: res.Namespace, Group: res.Group, Version: cmp.Or(res.Version, "*"), Resource: res.Resource,
 			Subresource: res.Subresource, Name: res.Name, IsResource: true,
 		}
-		if f := res.FieldSelector; f != nil {
-			a.FieldSelector = f.RawSelector
-			for _, q := range f.Requirements {
-				if q.Operator == "In" && len(q.Values) == 1 {
-					a.FieldSelector += "," + q.Key + "=" + q.Values[0]
-				}
-			}
+		var whole, part bool
+		if a.FieldSelector, whole, part = reviewedFields(res.FieldSelector); whole || part {
+			ignored = append(ignored, notUsed("fieldSelector", part))
+		}
+		if a.LabelSelector, whole, part = reviewedLabels(res.LabelSelector); whole || part {
+			ignored = append(ignored, notUsed("labelSelector", part))
 		}
 	} else if path != nil {
 		a = Attributes{Verb: path.Verb, Path: path.Path}
 	}
 	d, why, err := r.Authorizer.Authorize(ctx, u, a)
-	st := authorizationv1.SubjectAccessReviewStatus{Allowed: d == Allow, Denied: d == Deny, Reason: why}
 	if err != nil {
-		st.EvaluationError = err.Error()
+		ignored = slices.Insert(ignored, 0, err.Error())
 	}
-	return st
+	return authorizationv1.SubjectAccessReviewStatus{Allowed: d == Allow, Denied: d == Deny, Reason: why, EvaluationError: strings.Join(ignored, "; ")}
 }
 
 func rulesStatus(rules []rbacv1.PolicyRule) authorizationv1.SubjectRulesReviewStatus {

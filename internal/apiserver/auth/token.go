@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
@@ -8,8 +9,10 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/big"
+	"net/url"
 	"slices"
 	"time"
 
@@ -45,50 +48,71 @@ type ref struct {
 
 const legacyIssuer = "kubernetes/serviceaccount"
 
+// Leeway is how far the clocks of those who make and check tokens may differ.
+const Leeway = time.Minute
+
 // Keys sign and verify service-account tokens and describe themselves to OIDC
 // relying parties. The first key signs; the others are still believed.
 type Keys struct {
-	Issuer string
-	all    []key
+	Issuers []string // the first is in new tokens; the others are still believed
+	JWKSURI string   // that relying parties are told; "" = of the address that they asked
+	all     []key
 }
 
 type key struct {
 	id     string
 	method jwt.SigningMethod
-	signer crypto.Signer
+	public crypto.PublicKey
+	signer crypto.Signer // nil for keys that only verify
 }
 
-// NewKeys takes ECDSA (P-256, P-384, P-521) and RSA private keys.
-func NewKeys(issuer string, signers ...crypto.Signer) (*Keys, error) {
-	k := &Keys{Issuer: issuer}
-	for _, s := range signers {
-		der, err := x509.MarshalPKIXPublicKey(s.Public())
+// NewKeys takes ECDSA (P-256, P-384, P-521) and RSA keys: a private one that
+// signs, and further ones, private or public.
+func NewKeys(issuers []string, signer crypto.Signer, others ...any) (*Keys, error) {
+	k := &Keys{Issuers: issuers}
+	if len(issuers) == 0 || signer == nil {
+		return nil, errors.New("service accounts need an issuer and a key")
+	}
+	for _, one := range append([]any{signer}, others...) {
+		var public crypto.PublicKey = one
+		private, ok := one.(crypto.Signer)
+		if ok {
+			public = private.Public()
+		}
+		made, err := newKey(public)
 		if err != nil {
 			return nil, fmt.Errorf("service-account key: %w", err)
 		}
-		sum := sha256.Sum256(der)
-		one := key{id: base64.RawURLEncoding.EncodeToString(sum[:]), signer: s}
-		switch pub := s.Public().(type) {
-		case *rsa.PublicKey:
-			one.method = jwt.SigningMethodRS256
-		case *ecdsa.PublicKey:
-			switch pub.Curve.Params().BitSize {
-			case 256:
-				one.method = jwt.SigningMethodES256
-			case 384:
-				one.method = jwt.SigningMethodES384
-			default:
-				one.method = jwt.SigningMethodES512
-			}
-		default:
-			return nil, fmt.Errorf("service-account key: %T is neither RSA nor ECDSA", pub)
+		if slices.ContainsFunc(k.all, func(have key) bool { return have.id == made.id }) {
+			continue
 		}
-		k.all = append(k.all, one)
-	}
-	if len(k.all) == 0 {
-		return nil, fmt.Errorf("no service-account key given")
+		made.signer = private
+		k.all = append(k.all, made)
 	}
 	return k, nil
+}
+
+func newKey(public crypto.PublicKey) (key, error) {
+	one := key{public: public}
+	switch pub := public.(type) {
+	case *rsa.PublicKey:
+		one.method = jwt.SigningMethodRS256
+	case *ecdsa.PublicKey:
+		switch pub.Curve.Params().BitSize {
+		case 256:
+			one.method = jwt.SigningMethodES256
+		case 384:
+			one.method = jwt.SigningMethodES384
+		default:
+			one.method = jwt.SigningMethodES512
+		}
+	default:
+		return one, fmt.Errorf("%T is neither RSA nor ECDSA", public)
+	}
+	der, err := x509.MarshalPKIXPublicKey(public)
+	sum := sha256.Sum256(der)
+	one.id = base64.RawURLEncoding.EncodeToString(sum[:])
+	return one, err
 }
 
 func (k *Keys) sign(c *claims) (string, error) {
@@ -102,24 +126,42 @@ func (k *Keys) sign(c *claims) (string, error) {
 func (k *Keys) parse(token string, now time.Time) (c *claims, ok bool, err error) {
 	peek := &claims{}
 	unverified, _, err := jwt.NewParser().ParseUnverified(token, peek)
-	if err != nil || (peek.Issuer != k.Issuer && peek.Issuer != legacyIssuer) {
+	if err != nil || (peek.Issuer != legacyIssuer && !slices.Contains(k.Issuers, peek.Issuer)) {
 		return nil, false, nil
 	}
 	kid, _ := unverified.Header["kid"].(string)
-	parser := jwt.NewParser(jwt.WithTimeFunc(func() time.Time { return now }), jwt.WithLeeway(10*time.Second))
+	parser := jwt.NewParser(jwt.WithTimeFunc(func() time.Time { return now }), jwt.WithLeeway(Leeway), jwt.WithIssuedAt())
+	err = ErrBadToken
 	for _, one := range k.all {
 		if kid != "" && kid != one.id || unverified.Method != one.method {
 			continue
 		}
 		c := &claims{}
-		if _, err = parser.ParseWithClaims(token, c, func(*jwt.Token) (any, error) { return one.signer.Public(), nil }); err == nil {
+		_, bad := parser.ParseWithClaims(token, c, func(*jwt.Token) (any, error) { return one.public, nil })
+		switch {
+		case bad == nil:
 			return c, true, nil
+		case errors.Is(bad, jwt.ErrTokenSignatureInvalid): // perhaps another key
+		case errors.Is(bad, jwt.ErrTokenExpired):
+			err = errors.New("service account token has expired")
+		case errors.Is(bad, jwt.ErrTokenNotValidYet):
+			err = errors.New("service account token is not valid yet")
+		case errors.Is(bad, jwt.ErrTokenUsedBeforeIssued):
+			err = errors.New("service account token is issued in the future")
 		}
 	}
-	return nil, true, ErrBadToken
+	return nil, true, err
 }
 
-// OpenIDConfiguration is the discovery document (/.well-known/openid-configuration).
+// Discoverable says that relying parties can find the keys by the issuer: OpenID
+// Connect wants a plain https URL.
+func (k *Keys) Discoverable() bool {
+	u, err := url.Parse(k.Issuers[0])
+	return err == nil && u.Scheme == "https" && u.RawQuery == "" && u.Fragment == ""
+}
+
+// OpenIDConfiguration is the discovery document (/.well-known/openid-configuration);
+// jwksURI is used unless another one was configured.
 func (k *Keys) OpenIDConfiguration(jwksURI string) []byte {
 	var algs []string
 	for _, one := range k.all {
@@ -127,12 +169,14 @@ func (k *Keys) OpenIDConfiguration(jwksURI string) []byte {
 			algs = append(algs, one.method.Alg())
 		}
 	}
-	b, _ := json.Marshal(map[string]any{
-		"issuer": k.Issuer, "jwks_uri": jwksURI,
-		"response_types_supported":              []string{"id_token"},
-		"subject_types_supported":               []string{"public"},
-		"id_token_signing_alg_values_supported": algs,
-	})
+	slices.Sort(algs)
+	b, _ := json.Marshal(struct {
+		Issuer   string   `json:"issuer"`
+		JWKS     string   `json:"jwks_uri"`
+		Types    []string `json:"response_types_supported"`
+		Subjects []string `json:"subject_types_supported"`
+		Algs     []string `json:"id_token_signing_alg_values_supported"`
+	}{k.Issuers[0], cmp.Or(k.JWKSURI, jwksURI), []string{"id_token"}, []string{"public"}, algs})
 	return b
 }
 
@@ -142,8 +186,8 @@ func (k *Keys) JWKS() []byte {
 		Use string `json:"use"`
 		Kty string `json:"kty"`
 		Kid string `json:"kid"`
-		Alg string `json:"alg"`
 		Crv string `json:"crv,omitempty"`
+		Alg string `json:"alg"`
 		X   string `json:"x,omitempty"`
 		Y   string `json:"y,omitempty"`
 		N   string `json:"n,omitempty"`
@@ -153,7 +197,7 @@ func (k *Keys) JWKS() []byte {
 	keys := []jwk{}
 	for _, one := range k.all {
 		j := jwk{Use: "sig", Kid: one.id, Alg: one.method.Alg()}
-		switch pub := one.signer.Public().(type) {
+		switch pub := one.public.(type) {
 		case *rsa.PublicKey:
 			j.Kty, j.N, j.E = "RSA", enc(pub.N.Bytes()), enc(big.NewInt(int64(pub.E)).Bytes())
 		case *ecdsa.PublicKey:

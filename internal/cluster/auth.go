@@ -1,0 +1,113 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/proa-dev/proa/internal/api"
+	"github.com/proa-dev/proa/internal/apiserver"
+	"github.com/proa-dev/proa/internal/apiserver/audit"
+	"github.com/proa-dev/proa/internal/apiserver/auth"
+	"github.com/proa-dev/proa/internal/apiserver/auth/setup"
+	"github.com/proa-dev/proa/internal/cache"
+)
+
+// AuthOptions say who may come and what they may do; AuditOptions, what is
+// written down of it.
+type (
+	AuthOptions   = setup.Options
+	AuditOptions  = audit.Options
+	AuditDelivery = audit.Delivery
+)
+
+// DefaultAuth and DefaultAudit are what the flags say when nobody gives them.
+func DefaultAuth() AuthOptions   { return setup.Defaults() }
+func DefaultAudit() AuditOptions { return audit.Defaults() }
+
+// frontProxyName is the name in the certificate that the API server shows
+// aggregated ones.
+const frontProxyName = "front-proxy-client"
+
+// openAuth builds authentication, authorisation and audit.
+func (s *server) openAuth(of func(*api.Kind) cache.Reader) error {
+	who, what := DefaultAuth(), DefaultAudit()
+	if s.Server.Auth != nil {
+		who = *s.Server.Auth
+	}
+	if s.Server.Audit != nil {
+		what = *s.Server.Audit
+	}
+	var err error
+	if s.audit, err = what.Open(s.logFor("audit")); err != nil {
+		return err
+	}
+	s.auth, err = setup.Open(who,
+		setup.Own{ClientCA: s.certs.ca.PEM, ProxyCA: s.certs.frontProxy.PEM, ProxyNames: []string{frontProxyName}},
+		auth.Config{
+			Catalog: s.catalog, Of: of, Signer: s.certs.accounts, LastUsed: s.lastUsed,
+			Issuers: []string{"https://kubernetes.default.svc." + s.Server.ClusterDomain},
+		}, s.logFor("auth"))
+	return err
+}
+
+// lastUsed writes the day on which the token of a Secret was used to the Secret.
+func (s *server) lastUsed(ctx context.Context, secret *corev1.Secret, day string) {
+	k, ok := s.catalog.Type(secret)
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": secret.UID, "labels": map[string]string{auth.LastUsedLabel: day}}})
+	if err == nil {
+		_, err = s.self().Patch(ctx, k, secret.Namespace, secret.Name, "", types.MergePatchType, patch, "kube-apiserver", false, false)
+	}
+	if err != nil {
+		s.logFor("auth").Warn("the day on which a service account's token was used could not be written down", "secret", secret.Namespace+"/"+secret.Name, "err", err)
+	}
+}
+
+// trustConfig is what aggregated API servers read to know whom to believe.
+func trustConfig(s *setup.Setup) api.Object {
+	list := func(values []string) string {
+		text, _ := json.Marshal(values)
+		return string(text)
+	}
+	join := func(usual string, others []string) string {
+		return list(append([]string{usual}, slices.DeleteFunc(slices.Clone(others), func(o string) bool { return o == usual })...))
+	}
+	more := s.Proxies.Options
+	names := join(frontProxyName, s.Proxies.Names)
+	if more.ClientCAFile != "" && len(s.Proxies.Names) == 0 {
+		names = "[]" // any that their authority has signed
+	}
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: "extension-apiserver-authentication", Namespace: metav1.NamespaceSystem},
+		Data: map[string]string{
+			"client-ca-file":                     string(s.ClientCA),
+			"requestheader-client-ca-file":       string(s.ProxyCA),
+			"requestheader-allowed-names":        names,
+			"requestheader-username-headers":     join("X-Remote-User", more.UsernameHeaders),
+			"requestheader-uid-headers":          join("X-Remote-Uid", more.UIDHeaders),
+			"requestheader-group-headers":        join("X-Remote-Group", more.GroupHeaders),
+			"requestheader-extra-headers-prefix": join("X-Remote-Extra-", more.ExtraPrefixes),
+		},
+	}
+}
+
+// openID tells relying parties of the keys, if they could find them.
+func (s *server) openID() apiserver.OpenID {
+	keys := s.auth.ServiceAccounts.Keys
+	if !keys.Discoverable() {
+		s.Log.Warn(fmt.Sprintf("tokens of service accounts cannot be checked elsewhere: the issuer %q is no https URL (--service-account-issuer)", keys.Issuers[0]))
+		return nil
+	}
+	return keys
+}
