@@ -49,7 +49,7 @@ type Kind struct {
 	Encoding   Encoding
 	Verbs      []string // nil = create delete deletecollection get list patch update watch
 	Deprecated string   // the warning a client is sent for any request, "" = none
-	Virtual    bool     // never stored: a review; only create, answered by a handler that the API server is given
+	Virtual    bool     // never stored: a review (create) or what is worked out when asked for (get, list), both by a handler that the API server is given
 
 	New     func() Object
 	NewList func() runtime.Object

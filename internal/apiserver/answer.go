@@ -203,7 +203,10 @@ func kindOf(item *cache.Item, k api.Served) schema.GroupVersionKind {
 
 // writeList sends what a list found.
 func (s *Server) writeList(w http.ResponseWriter, r *http.Request, list *verbs.List, k api.Served, want negotiate.Want) {
-	meta := metav1.ListMeta{ResourceVersion: strconv.FormatInt(list.Revision, 10), Continue: list.Continue, RemainingItemCount: list.Remaining}
+	meta := metav1.ListMeta{Continue: list.Continue, RemainingItemCount: list.Remaining}
+	if list.Revision != 0 { // what was made, not stored, has none
+		meta.ResourceVersion = strconv.FormatInt(list.Revision, 10)
+	}
 	if want.Form != negotiate.Metadata { // metadata is the same in all versions
 		if err := verbs.ShapeAll(list.Items, k); err != nil {
 			s.fail(w, r, err)
@@ -214,12 +217,12 @@ func (s *Server) writeList(w http.ResponseWriter, r *http.Request, list *verbs.L
 		s.writeTable(w, r, http.StatusOK, meta, list.Items, k, want)
 		return
 	}
-	gvk := k.GVK()
-	gvk.Kind += "List"
-	body := func(item *cache.Item) ([]byte, error) { return verbs.Body(item, k, want.Media) }
 	if rec := recordOf(w); rec.Wants(audit.RequestResponse) {
 		s.recordList(rec, r, list, k, want)
 	}
+	gvk := k.GVK()
+	gvk.Kind += "List"
+	body := func(item *cache.Item) ([]byte, error) { return verbs.Body(item, k, want.Media) }
 	if want.Form == negotiate.Metadata {
 		gvk = want.GVK(true)
 		body = func(item *cache.Item) ([]byte, error) { return metadataBody(item, want) }
@@ -298,12 +301,12 @@ func (s *Server) writeTable(w http.ResponseWriter, r *http.Request, code int, me
 		s.fail(w, r, err)
 		return
 	}
-	if want.Media == wire.YAML || want.Pretty || len(items) < 20 {
-		var b bytes.Buffer
-		if err := table.Write(&b, o, meta, items); err != nil {
 	if rec := recordOf(w); rec.Wants(audit.RequestResponse) {
 		s.recordTable(rec, r, meta, items, k, want)
 	}
+	if want.Media == wire.YAML || want.Pretty || len(items) < 20 {
+		var b bytes.Buffer
+		if err := table.Write(&b, o, meta, items); err != nil {
 			s.fail(w, r, err)
 			return
 		}

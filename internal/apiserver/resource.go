@@ -33,6 +33,10 @@ func (s *Server) get(w *response, r *http.Request, q *verbs.Request) {
 		s.fail(w, r, err)
 		return
 	}
+	if m := s.cfg.Makers[q.Kind.GroupResource()]; m != nil {
+		s.getMade(w, r, q, m, want)
+		return
+	}
 	item, err := s.verbs.Get(r.Context(), q)
 	if err != nil {
 		s.fail(w, r, err)
@@ -45,6 +49,10 @@ func (s *Server) list(w *response, r *http.Request, q *verbs.Request, i *request
 	want, err := negotiate.Accept(r, custom(q.Kind), true)
 	if err != nil {
 		s.fail(w, r, err)
+		return
+	}
+	if m := s.cfg.Makers[q.Kind.GroupResource()]; m != nil {
+		s.listMade(w, r, q, m, i, want)
 		return
 	}
 	o, err := s.listOptions(r, q.Kind, i)
@@ -75,6 +83,9 @@ func (s *Server) body(w *response, r *http.Request, q *verbs.Request, validation
 	for _, text := range warnings {
 		w.warn(text)
 	}
+	if err == nil && w.audit.Wants(audit.Metadata) {
+		recordSent(w.audit, obj, q.Kind)
+	}
 	return obj, err
 }
 
@@ -83,9 +94,6 @@ func (s *Server) create(w *response, r *http.Request, q *verbs.Request) {
 	if err != nil {
 		s.fail(w, r, err)
 		return
-	if err == nil && w.audit.Wants(audit.Metadata) {
-		recordSent(w.audit, obj, q.Kind)
-	}
 	}
 	o, err := readWriteOptions(r, "CreateOptions")
 	if err != nil {
@@ -259,6 +267,7 @@ func (s *Server) patch(w *response, r *http.Request, q *verbs.Request) {
 		s.fail(w, r, err)
 		return
 	}
+	w.audit.SentPatch(p.Data)
 	ctx, cancel := context.WithTimeout(r.Context(), writeWithin)
 	defer cancel()
 	if p.Type == types.ApplyYAMLPatchType && q.Subresource == "" {
@@ -267,7 +276,6 @@ func (s *Server) patch(w *response, r *http.Request, q *verbs.Request) {
 			return
 		}
 	}
-	w.audit.SentPatch(p.Data)
 	item, created, err := s.verbs.Patch(ctx, q, p)
 	if err != nil {
 		s.fail(w, r, err)
@@ -315,6 +323,9 @@ func (s *Server) delete(w *response, r *http.Request, q *verbs.Request) {
 		s.fail(w, r, err)
 		return
 	}
+	if r.ContentLength != 0 && w.audit.Wants(audit.Request) {
+		recordDelete(w.audit, o)
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), writeWithin)
 	defer cancel()
 	item, gone, err := s.verbs.Delete(ctx, q, *o)
@@ -323,9 +334,6 @@ func (s *Server) delete(w *response, r *http.Request, q *verbs.Request) {
 		return
 	}
 	code := http.StatusOK
-	if r.ContentLength != 0 && w.audit.Wants(audit.Request) {
-		recordDelete(w.audit, o)
-	}
 	if !gone && o.OrphanDependents != nil && !*o.OrphanDependents {
 		code = http.StatusAccepted
 	}
@@ -356,6 +364,9 @@ func (s *Server) deleteCollection(w *response, r *http.Request, q *verbs.Request
 		s.fail(w, r, err)
 		return
 	}
+	if r.ContentLength != 0 && w.audit.Wants(audit.Request) {
+		recordDelete(w.audit, o)
+	}
 	q.Name = ""
 	found, err := s.verbs.DeleteCollection(r.Context(), q, list.ListOptions, *o)
 	if err != nil {
@@ -364,9 +375,6 @@ func (s *Server) deleteCollection(w *response, r *http.Request, q *verbs.Request
 	}
 	s.writeList(w, r, found, q.Kind, want)
 }
-	if r.ContentLength != 0 && w.audit.Wants(audit.Request) {
-		recordDelete(w.audit, o)
-	}
 
 // partBody decodes the body of a subresource of another kind.
 func (s *Server) partBody(w *response, r *http.Request, q *verbs.Request, sub *api.Subresource, validation string) (runtime.Object, error) {
@@ -386,6 +394,9 @@ func (s *Server) partBody(w *response, r *http.Request, q *verbs.Request, sub *a
 	for _, text := range warnings {
 		w.warn(text)
 	}
+	if err == nil && w.audit.Wants(audit.Metadata) {
+		recordPart(w.audit, into, sub.Kind)
+	}
 	return into, err
 }
 
@@ -394,9 +405,6 @@ var also = map[string][]schema.GroupVersion{
 	"Eviction": {{Group: "policy", Version: "v1beta1"}},
 	"Scale":    {{Group: "extensions", Version: "v1beta1"}, {Group: "apps", Version: "v1beta1"}, {Group: "apps", Version: "v1beta2"}},
 }
-	if err == nil && w.audit.Wants(audit.Metadata) {
-		recordPart(w.audit, into, sub.Kind)
-	}
 
 // post does an action of a subresource.
 func (s *Server) post(w *response, r *http.Request, q *verbs.Request, sub *api.Subresource) {
@@ -485,6 +493,7 @@ func (s *Server) patchPart(w *response, r *http.Request, q *verbs.Request, sub *
 		s.fail(w, r, err)
 		return
 	}
+	w.audit.SentPatch(p.Data)
 	out, err := s.verbs.PatchPart(r.Context(), q, p)
 	if err != nil {
 		s.fail(w, r, err)
@@ -492,4 +501,3 @@ func (s *Server) patchPart(w *response, r *http.Request, q *verbs.Request, sub *
 	}
 	writeObject(w, r, http.StatusOK, sub.Kind, out, want)
 }
-	w.audit.SentPatch(p.Data)

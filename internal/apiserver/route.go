@@ -81,9 +81,6 @@ func (s *Server) does(k api.Served, i *request.Info) bool {
 	if i.Verb == "create" && !k.Cluster && i.Namespace == "" {
 		return false
 	}
-	if k.Virtual {
-		return i.Verb == "create"
-	}
 	return k.Does(i.Verb)
 }
 

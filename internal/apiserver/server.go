@@ -48,6 +48,8 @@ type Config struct {
 
 	// Review answers the virtual kinds (TokenReview, SubjectAccessReview …); nil = none.
 	Review func(ctx context.Context, namespace string, review api.Object) (api.Object, error)
+	// Makers of the objects of virtual kinds that can be read; nil = there are none.
+	Makers map[schema.GroupResource]Maker
 	// Tokens answers serviceaccounts/token, and OpenID tells who signs them; nil = neither.
 	Tokens TokenIssuer
 	OpenID OpenID

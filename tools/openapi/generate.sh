@@ -15,5 +15,6 @@ go tool openapi-gen --go-header-file /dev/null --report-filename /dev/null \
 	$packages $machinery/apis/meta/v1 $machinery/runtime $machinery/version \
 	$machinery/util/intstr $machinery/api/resource \
 	k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1 \
-	k8s.io/kube-aggregator/pkg/apis/apiregistration/v1
+	k8s.io/kube-aggregator/pkg/apis/apiregistration/v1 \
+	k8s.io/metrics/pkg/apis/metrics/v1beta1
 go run . "$out"

@@ -33,6 +33,7 @@ import (
 	"k8s.io/kube-openapi/pkg/handler"
 	"k8s.io/kube-openapi/pkg/schemaconv"
 	"k8s.io/kube-openapi/pkg/validation/spec"
+	metrics "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 	smd "sigs.k8s.io/structured-merge-diff/v6/schema"
 
 	"github.com/proa-dev/proa/tools/openapi/definitions"
@@ -56,7 +57,7 @@ func run(out string) error {
 	sort.Strings(names)
 
 	types := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, apiextensions.AddToScheme, apiregistration.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, apiextensions.AddToScheme, apiregistration.AddToScheme, metrics.AddToScheme} {
 		if err := add(types); err != nil {
 			return err
 		}
@@ -170,6 +171,8 @@ func toAtom(a smd.Atom) *atom {
 		for _, f := range a.Map.Fields {
 			out.Map.Fields = append(out.Map.Fields, field{Name: f.Name, Default: f.Default, ref: toRef(f.Type)})
 		}
+		// they come out of a map: sorted, two runs write the same
+		sort.Slice(out.Map.Fields, func(i, j int) bool { return out.Map.Fields[i].Name < out.Map.Fields[j].Name })
 		if of := toRef(a.Map.ElementType); of != (ref{}) {
 			out.Map.Of = &of
 		}

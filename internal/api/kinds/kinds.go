@@ -20,6 +20,7 @@ import (
 	"github.com/proa-dev/proa/internal/api/discovery"
 	"github.com/proa-dev/proa/internal/api/flowcontrol"
 	"github.com/proa-dev/proa/internal/api/index"
+	"github.com/proa-dev/proa/internal/api/metrics"
 	"github.com/proa-dev/proa/internal/api/networking"
 	"github.com/proa-dev/proa/internal/api/node"
 	"github.com/proa-dev/proa/internal/api/policy"
@@ -52,6 +53,7 @@ func All() []*api.Kind {
 		resource.Kinds(time.Now),
 		apiextensions.Kinds(),
 		apiregistration.Kinds(),
+		metrics.Kinds(),
 	)
 	index.Add(all...)
 	return all

@@ -41,16 +41,29 @@ func (p *Proxy) kubelet(r *http.Request, q *verbs.Request, name string) (*target
 	if err != nil {
 		return nil, err
 	}
-	host := addressOf(node)
-	if host == "" {
+	at := KubeletAddress(node, p.cfg.Port)
+	if at == "" {
 		return nil, apierrors.NewInternalError(fmt.Errorf("no preferred addresses found; known addresses: %v", node.Status.Addresses))
 	}
-	port := int(node.Status.DaemonEndpoints.KubeletEndpoint.Port)
-	if port == 0 {
-		port = p.cfg.Port
-	}
-	at := net.JoinHostPort(host, strconv.Itoa(port))
 	return &target{url: url.URL{Scheme: "https", Host: at}, via: p.nodes, what: fmt.Sprintf("the kubelet of node %s at %s", name, at)}, nil
+}
+
+// usualPort of kubelets whose node does not say another.
+const usualPort = 10250
+
+// KubeletAddress is where the kubelet of a node listens, HOST:PORT, "" = the node
+// has no address. port is for nodes that do not say; 0 = 10250.
+func KubeletAddress(node *corev1.Node, port int) string {
+	host := addressOf(node)
+	if host == "" {
+		return ""
+	}
+	if said := int(node.Status.DaemonEndpoints.KubeletEndpoint.Port); said != 0 {
+		port = said
+	} else if port == 0 {
+		port = usualPort
+	}
+	return net.JoinHostPort(host, strconv.Itoa(port))
 }
 
 func addressOf(node *corev1.Node) string {

@@ -46,7 +46,7 @@ type Proxy struct {
 // New proxy; v finds pods, nodes and services.
 func New(c Config, v *verbs.Verbs, log *slog.Logger) *Proxy {
 	if c.Port == 0 {
-		c.Port = 10250
+		c.Port = usualPort
 	}
 	if c.Dial == nil {
 		c.Dial = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext

@@ -20,6 +20,13 @@ func userRoles() []role {
 			collects:     "edit",
 		},
 		{
+			name:         "system:aggregated-metrics-reader", // metrics-server brings it elsewhere
+			aggregatesTo: "admin edit view",
+			rules: []string{
+				"get list watch | metrics.k8s.io | nodes pods",
+			},
+		},
+		{
 			name:         "system:aggregate-to-admin",
 			aggregatesTo: "admin",
 			rules: []string{

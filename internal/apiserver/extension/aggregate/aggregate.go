@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -39,6 +40,10 @@ type Config struct {
 	Catalog *api.Catalog
 	Of      func(*api.Kind) cache.Reader
 	Hooks   *hook.Client // finds endpoints of Services
+	// Yields are kinds that are served here only as long as no APIService says that
+	// somebody else's server is responsible for their version. They have no
+	// APIService of their own, so that whoever brings one finds the name free.
+	Yields []*api.Kind
 	// Certificate that servers know this one by.
 	Certificate func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
 	Log         *slog.Logger
@@ -88,6 +93,7 @@ func (a *Aggregator) Run(ctx context.Context, user *inprocess.User) error {
 	}
 	go wait()
 	for {
+		a.yield()
 		changed := a.Catalog.Changed()
 		a.local(ctx, user)
 		again := time.Hour
@@ -112,6 +118,39 @@ func (a *Aggregator) Run(ctx context.Context, user *inprocess.User) error {
 	}
 }
 
+// yield takes kinds out of the catalog that others serve now, and puts them back
+// when these are gone.
+func (a *Aggregator) yield() {
+	for _, k := range a.Yields {
+		_, here := a.Catalog.Resource(k.GroupVersionResource())
+		switch others := a.elsewhere(k.GroupVersion()) != nil; {
+		case here && others:
+			a.Catalog.Remove(k)
+			a.Log.Info("somebody else's server answers for a kind", "kind", k.Kind, "version", k.GroupVersion())
+		case !here && !others:
+			if err := a.Catalog.Put(k); err != nil {
+				a.Log.Error("a kind cannot be served again", "kind", k.Kind, "err", err)
+			}
+		}
+	}
+}
+
+// elsewhere is the APIService of a version that somebody else's server answers
+// for; nil = there is none.
+func (a *Aggregator) elsewhere(gv schema.GroupVersion) *apiregistrationv1.APIService {
+	if a.set == nil {
+		return nil
+	}
+	item := a.set.Get("", gv.Version+"."+gv.Group)
+	if item == nil {
+		return nil
+	}
+	if s := item.Object.(*apiregistrationv1.APIService); s.Spec.Service != nil {
+		return s
+	}
+	return nil
+}
+
 // managed is the label of APIServices that belong to this server.
 const managed = "kube-aggregator.kubernetes.io/automanaged"
 
@@ -119,6 +158,9 @@ const managed = "kube-aggregator.kubernetes.io/automanaged"
 func (a *Aggregator) local(ctx context.Context, user *inprocess.User) {
 	want := map[string]*apiregistrationv1.APIService{}
 	for _, k := range a.Catalog.All() {
+		if slices.Contains(a.Yields, k) {
+			continue
+		}
 		versions := []schema.GroupVersion{k.GroupVersion()}
 		for i := range k.Shapes {
 			versions = append(versions, k.Shapes[i].GroupVersion())
@@ -326,15 +368,11 @@ func identify(h http.Header, u *request.User) {
 // Serve passes a request on if another server is responsible for its path.
 func (a *Aggregator) Serve(w http.ResponseWriter, r *http.Request) bool {
 	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
-	if len(parts) < 3 || parts[0] != "apis" || a.set == nil {
+	if len(parts) < 3 || parts[0] != "apis" {
 		return false
 	}
-	item := a.set.Get("", parts[2]+"."+parts[1])
-	if item == nil {
-		return false
-	}
-	s := item.Object.(*apiregistrationv1.APIService)
-	if s.Spec.Service == nil {
+	s := a.elsewhere(schema.GroupVersion{Group: parts[1], Version: parts[2]})
+	if s == nil {
 		return false
 	}
 	if c := apiregistration.Available(s); c != nil && c.Status != apiregistrationv1.ConditionTrue {
