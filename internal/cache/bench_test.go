@@ -47,7 +47,7 @@ func BenchmarkLoad50000(b *testing.B) {
 	s := stored(b, 50_000)
 	for b.Loop() {
 		c := New(Config{Store: s, Catalog: catalog(), Decode: decode})
-		if err := c.load(context.Background()); err != nil || c.Of(pods).Snapshot().Len() != 50_000 {
+		if _, err := c.begin(b.Context(), false); err != nil || c.Of(pods).Snapshot().Len() != 50_000 {
 			b.Fatal(err)
 		}
 	}

@@ -25,7 +25,7 @@ type Config struct {
 	Seal  func(ctx context.Context, k *api.Kind, key string, value []byte) ([]byte, error)
 	Stale func(k *api.Kind, e store.Entry) bool
 	// Again tells that what could not be decoded may be decodable now; nil = never.
-	Again <-chan struct{}
+	Again  <-chan struct{}
 	Window Window
 	Queue  int // events that may wait for a watcher before it is given up; 0 = 16384
 	Logger *slog.Logger
@@ -46,6 +46,9 @@ type Cache struct {
 	mu   sync.Mutex // guards changes of kinds
 	sets atomic.Pointer[kinds]
 	join chan joining // sets that Put wants taken into the feed
+
+	target   int64 // the feed's alone: ready when this is reached
+	noReplay bool  // the feed's alone
 }
 
 // New is a cache that is empty until Run is called.
@@ -102,24 +105,18 @@ func (c *Cache) Run(ctx context.Context) error {
 
 // once loads if that is needed and follows until the stream breaks.
 func (c *Cache) once(ctx context.Context, loaded *bool, wait *time.Duration) error {
-	if !*loaded {
-		if err := c.load(ctx); err != nil {
-			return fmt.Errorf("load: %w", err)
-		}
-		*loaded = true
-		select {
-		case <-c.ready:
-		default:
-			close(c.ready)
-		}
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := c.cfg.Store.Watch(ctx, c.Revision())
+	stream, err := c.begin(ctx, *loaded)
 	if err != nil {
 		return err
 	}
+	*loaded = true
 	*wait = 0
+	c.readyAt(c.target)
+	behind := time.NewTimer(replayStep)
+	defer behind.Stop()
+	steps := 0
 	sweep := time.NewTicker(time.Minute)
 	defer sweep.Stop()
 	for {
@@ -129,6 +126,17 @@ func (c *Cache) once(ctx context.Context, loaded *bool, wait *time.Duration) err
 				return fmt.Errorf("watch: %w", stream.Err())
 			}
 			c.feed(b, stream.Batches())
+			c.readyAt(c.target)
+		case <-behind.C:
+			if c.Revision() >= c.target {
+				break
+			}
+			if steps++; steps == replaySteps {
+				c.noReplay, *loaded = true, false
+				return fmt.Errorf("revision %d was not reached within %s", c.target, replaySteps*replayStep)
+			}
+			_, _ = c.cfg.Store.Revision(ctx) // a store that others move says so when it is asked
+			behind.Reset(replayStep)
 		case j := <-c.join:
 			c.take(ctx, j)
 		case <-c.cfg.Again:

@@ -61,7 +61,7 @@ func (c *Cache) Put(ctx context.Context, k *api.Kind) (*Set, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := newSet(c, k)
-	read, rev, err := c.read(ctx, s.prefix, s.find)
+	read, rev, err := c.read(ctx, s.prefix, 0, s.find)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func (c *Cache) exchange(prefix string, by *Set) {
 func (c *Cache) take(ctx context.Context, j joining) {
 	defer close(j.taken)
 	if c.Revision() > j.set.floor {
-		read, rev, err := c.read(ctx, j.set.prefix, j.set.find)
+		read, rev, err := c.read(ctx, j.set.prefix, 0, j.set.find)
 		if err != nil {
 			c.log.Error("a kind could not be read; its objects are missing until the cache reads everything again", "kind", j.set.kind.Kind, "err", err)
 		} else {

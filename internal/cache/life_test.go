@@ -1,12 +1,14 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,6 +70,109 @@ func TestBrokenEntries(t *testing.T) {
 	wait(t, c, put(t, s, "/pods/a/born-bad", encode(t, pod("a", "born-bad", "", ""))))
 	if got := next(t, w); got != "+ born-bad" {
 		t.Error(got)
+	}
+}
+
+// TestGoesOnWhereItWas: a cache that starts knows what happened shortly before, so
+// that a watch from then goes on without a gap.
+func TestGoesOnWhereItWas(t *testing.T) {
+	s := memory.New()
+	put(t, s, "/pods/a/old", encode(t, pod("a", "old", "", "1")))
+	seen := put(t, s, "/pods/a/x", encode(t, pod("a", "x", "", "1")))
+	put(t, s, "/pods/a/x", encode(t, pod("a", "x", "", "2")))
+	if _, err := s.Commit(t.Context(), store.Write{Key: "/pods/a/old", Unsafe: true}); err != nil {
+		t.Fatal(err)
+	}
+	last := put(t, s, "/nodes/n", encode(t, pod("", "n", "", "")))
+	c := start(t, s, Config{})
+	if c.Revision() < last {
+		t.Errorf("ready at %d, before %d", c.Revision(), last)
+	}
+	w, err := c.Of(pods).Watch(WatchOptions{After: seen})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := next(t, w); got != "~ x, - old" {
+		t.Error(got)
+	}
+}
+
+// TestStartsAfterCompaction: what was compacted is not asked for.
+func TestStartsAfterCompaction(t *testing.T) {
+	s := memory.New()
+	var rev int64
+	for range 60 {
+		rev = put(t, s, "/pods/a/x", encode(t, pod("a", "x", "", "1")))
+	}
+	if err := s.Compact(t.Context(), rev-5); err != nil {
+		t.Fatal(err)
+	}
+	c := start(t, s, Config{})
+	if c.Of(pods).Get("a", "x") == nil {
+		t.Error("not loaded")
+	}
+}
+
+// TestSealed: what is written is sealed, read and watched plain, and known to be
+// stale when it would be sealed in another way now.
+func TestSealed(t *testing.T) {
+	s := memory.New()
+	put(t, s, "/pods/a/plain", encode(t, pod("a", "plain", "", "1")))
+	put(t, s, "/pods/a/lost", []byte("lost:"))
+	var known atomic.Bool
+	open := func(e store.Entry) ([]byte, error) {
+		if value, ok := bytes.CutPrefix(e.Value, []byte("lost:")); ok {
+			if !known.Load() {
+				return nil, errors.New("an unknown key")
+			}
+			return value, nil
+		}
+		value, _ := bytes.CutPrefix(e.Value, []byte("sealed:"))
+		return value, nil
+	}
+	again := make(chan struct{}, 1)
+	c := start(t, s, Config{
+		Again: again,
+		Seal: func(_ context.Context, _ *api.Kind, _ string, value []byte) ([]byte, error) {
+			return append([]byte("sealed:"), value...), nil
+		},
+		Stale: func(_ *api.Kind, e store.Entry) bool { return !bytes.HasPrefix(e.Value, []byte("sealed:")) },
+		Decode: func(k *api.Kind, e store.Entry) (api.Object, error) {
+			value, err := open(e)
+			if err != nil {
+				return nil, err
+			}
+			e.Value = value
+			return decode(k, e)
+		},
+	})
+	i := create(t, c, pods, pod("a", "new", "", "1"))
+	if c.Stale(t.Context(), pods, "a", "new") || !c.Stale(t.Context(), pods, "a", "plain") {
+		t.Error("staleness is wrong")
+	}
+	update(t, c, pods, i, pod("a", "new", "", "2"))
+	if _, err := s.Range(t.Context(), "/pods/a/new", store.RangeOptions{}, func(e store.Entry) bool {
+		if !bytes.HasPrefix(e.Value, []byte("sealed:")) {
+			t.Errorf("stored as %q", e.Value)
+		}
+		return true
+	}); err != nil {
+		t.Fatal(err)
+	}
+	set := c.Of(pods)
+	if b := set.Unreadable("a"); b == nil || set.Unreadable("b") != nil || b.Entry.Key != "/pods/a/lost" {
+		t.Error(b)
+	}
+	known.Store(true)
+	again <- struct{}{}
+	for end := time.Now().Add(10 * time.Second); set.Get("a", "lost") == nil; {
+		if time.Now().After(end) {
+			t.Fatal("not read again")
+		}
+		runtime.Gosched()
+	}
+	if err := c.Verify(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -40,7 +40,7 @@ func (c *Cache) mend(ctx context.Context) {
 		if s.Unreadable("") == nil {
 			continue
 		}
-		read, rev, err := c.read(ctx, s.prefix, s.find)
+		read, rev, err := c.read(ctx, s.prefix, 0, s.find)
 		if err != nil {
 			c.log.Error("a kind could not be read again; what could not be decoded is missing still", "kind", s.kind.Kind, "err", err)
 			continue
