@@ -245,6 +245,7 @@ type contextKey struct{}
 type exchange struct {
 	backend  *backend
 	rule     *Rule
+	body     *body
 	endpoint string // the last tried
 	attempts int
 }

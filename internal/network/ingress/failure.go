@@ -46,7 +46,7 @@ func failed(x *exchange, err error) (f Failure, ok bool) {
 		f.Look = []string{fmt.Sprintf("kubectl -n %s describe ingress %s", x.rule.Ingress.Namespace, x.rule.Ingress.Name), pods}
 	case errors.As(err, &client):
 		f.Status, f.Reason, f.Hop = http.StatusBadRequest, "Bad Request", "ingress"
-		f.Message = "the request's body ended before its Content-Length: " + err.Error()
+		f.Message = "the request's body did not come whole: " + err.Error()
 	case errors.Is(err, errNoEndpoints):
 		f.Status, f.Reason, f.Hop = http.StatusServiceUnavailable, "Service Unavailable", "service"
 		if f.Message = *x.backend.fault.Load(); f.Message == "" {

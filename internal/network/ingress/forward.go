@@ -1,7 +1,6 @@
 package ingress
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -12,10 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 )
-
-// Bodies up to this size are read before the request is sent, so that it can
-// be sent again.
-const bufferedBody = 64 << 10
 
 // repeats is how often a request that an endpoint may have seen is repeated.
 const repeats = 2
@@ -30,10 +25,6 @@ var errTimeout = errors.New("timeout of the Ingress")
 // it may. The request carries its exchange.
 func (s *Server) RoundTrip(req *http.Request) (*http.Response, error) {
 	x := exchangeOf(req.Context())
-	body, err := newBody(req)
-	if err != nil {
-		return nil, err
-	}
 	safe := idempotent(req)
 	var tried []*endpoint
 	var last error
@@ -50,7 +41,7 @@ func (s *Server) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, last
 		}
 		x.endpoint, x.attempts = e.addr, x.attempts+1
-		resp, written, err := s.try(e, req, body, safe, x.rule.Options.Timeout)
+		resp, written, err := s.try(e, req, x.body, safe, x.rule.Options.Timeout)
 		if err == nil {
 			e.answered()
 			return resp, nil
@@ -59,7 +50,11 @@ func (s *Server) RoundTrip(req *http.Request) (*http.Response, error) {
 		if ctxErr := req.Context().Err(); ctxErr != nil {
 			return nil, ctxErr
 		}
-		if errors.Is(err, errTimeout) || !body.rewind() {
+		again, broken := x.body.again()
+		if broken != nil {
+			return nil, errClient{broken}
+		}
+		if errors.Is(err, errTimeout) || !again {
 			return nil, err
 		}
 		if written {
@@ -83,7 +78,7 @@ func (s *Server) try(e *endpoint, req *http.Request, body *body, safe bool, time
 	u := *req.URL
 	u.Host = e.addr
 	out.URL = &u
-	body.attach(out)
+	body.lend(out)
 
 	var limit *time.Timer
 	if timeout > 0 {
@@ -139,56 +134,6 @@ func (u *upgraded) Close() error {
 	}
 	return err
 }
-
-// body is a request's body across attempts.
-type body struct {
-	buffered []byte // the whole, if it is small
-	stream   io.ReadCloser
-	read     atomic.Bool
-}
-
-func newBody(req *http.Request) (*body, error) {
-	b := &body{}
-	switch {
-	case req.Body == nil || req.Body == http.NoBody || req.ContentLength == 0:
-	case req.ContentLength > 0 && req.ContentLength <= bufferedBody:
-		b.buffered = make([]byte, req.ContentLength)
-		if _, err := io.ReadFull(req.Body, b.buffered); err != nil {
-			return nil, errClient{err}
-		}
-	default:
-		b.stream = req.Body
-	}
-	return b, nil
-}
-
-// errClient is a fault of the client's connection.
-type errClient struct{ error }
-
-// attach gives the request a body to send.
-func (b *body) attach(out *http.Request) {
-	switch {
-	case b.stream != nil:
-		out.Body = &lent{b}
-	case b.buffered != nil:
-		out.Body = io.NopCloser(bytes.NewReader(b.buffered))
-		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.buffered)), nil }
-	default:
-		out.Body = http.NoBody
-	}
-}
-
-// rewind says whether the body can be sent once more.
-func (b *body) rewind() bool { return b.stream == nil || !b.read.Load() }
-
-// lent is the client's stream, which a failed attempt must not close.
-type lent struct{ *body }
-
-func (l *lent) Read(p []byte) (int, error) {
-	l.read.Store(true)
-	return l.stream.Read(p)
-}
-func (l *lent) Close() error { return nil }
 
 // idempotent says whether sending the request twice does what once does.
 func idempotent(req *http.Request) bool {

@@ -15,6 +15,13 @@ import (
 	"time"
 )
 
+// A client has this long to send the head of a request, and may leave a
+// connection idle for so long: whoever stalls holds no file for ever.
+const (
+	headTimeout = time.Minute
+	idleTimeout = 3 * time.Minute
+)
+
 // Config of a server.
 type Config struct {
 	HTTP  net.Listener // nil = none
@@ -70,11 +77,12 @@ func New(cfg Config) *Server {
 	s.backends = backends{now: s.now, all: map[BackendKey]*backend{}}
 	s.force.Store(&inForce{table: &Table{}})
 	s.proxy = &httputil.ReverseProxy{
-		Rewrite:      rewrite,
-		Transport:    s,
-		BufferPool:   &buffers{},
-		ErrorHandler: s.fail,
-		ErrorLog:     log.New(quiet{cfg.Log}, "", 0),
+		Rewrite:        rewrite,
+		Transport:      s,
+		ModifyResponse: answered,
+		BufferPool:     &buffers{},
+		ErrorHandler:   s.fail,
+		ErrorLog:       log.New(quiet{cfg.Log}, "", 0),
 	}
 	return s
 }
@@ -110,8 +118,10 @@ func (s *Server) Serve(ctx context.Context) error {
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
-	// No timeouts: long polls and uploads take what they take.
+	// Long polls and uploads take what they take; only a request's head, and the
+	// time between requests, have a limit.
 	server := &http.Server{Handler: s, Protocols: protocols, ErrorLog: log.New(quiet{s.cfg.Log}, "", 0),
+		ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout,
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return s.keys.get(s.force.Load().table, h.ServerName)
 		}}}
@@ -183,6 +193,12 @@ func (s *Server) serve(w http.ResponseWriter, req *http.Request, x *exchange) {
 		return
 	}
 	x.rule, x.backend = rule, force.backends[rule.To]
+	var err error
+	if x.body, err = newBody(w, req); err != nil {
+		s.report(w, req, x, err)
+		return
+	}
+	defer x.body.end()
 	s.proxy.ServeHTTP(w, req.WithContext(context.WithValue(req.Context(), contextKey{}, x)))
 }
 
@@ -200,6 +216,9 @@ func rewrite(r *httputil.ProxyRequest) {
 	if ip, _, err := net.SplitHostPort(r.In.RemoteAddr); err == nil {
 		r.Out.Header.Set("X-Real-Ip", ip)
 	}
+	if exchangeOf(r.In.Context()).body.buffered != nil {
+		r.Out.Header.Del("Expect") // the client was told to go on already
+	}
 	port := "80"
 	if r.In.TLS != nil {
 		port = "443"
@@ -215,8 +234,24 @@ func rewrite(r *httputil.ProxyRequest) {
 	}
 }
 
+// answered lets a client that is still sending close its connection: nobody knows
+// whether what comes next belongs to this request.
+func answered(resp *http.Response) error {
+	if x := exchangeOf(resp.Request.Context()); !x.body.complete() && resp.StatusCode != http.StatusSwitchingProtocols {
+		resp.Header.Set("Connection", "close")
+	}
+	return nil
+}
+
 func (s *Server) fail(w http.ResponseWriter, req *http.Request, err error) {
 	x := exchangeOf(req.Context())
+	if !x.body.complete() {
+		w.Header().Set("Connection", "close")
+	}
+	s.report(w, req, x, err)
+}
+
+func (s *Server) report(w http.ResponseWriter, req *http.Request, x *exchange, err error) {
 	f, there := failed(x, err)
 	if !there {
 		w.WriteHeader(499) // nobody reads it, but Observe counts it
