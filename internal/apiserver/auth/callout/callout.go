@@ -6,11 +6,14 @@ package callout
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -81,12 +84,26 @@ func (c *Client) Post(ctx context.Context, body []byte) ([]byte, error) {
 		if err == nil && code >= http.StatusMultipleChoices {
 			err = fmt.Errorf("the service answered %d", code)
 		}
+		var status *apierrors.StatusError
+		if errors.As(err, &status) {
+			status.ErrStatus.Message = said(code, answer)
+		}
 		return err
 	}, c.again)
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	return answer, err
+}
+
+// said is what a service has said of its failure. What is no Status is left out:
+// it may hold what the service was sent.
+func said(code int, answer []byte) string {
+	var status metav1.Status
+	if json.Unmarshal(answer, &status) == nil && status.Message != "" {
+		return fmt.Sprintf("the service answered %d: %s", code, status.Message)
+	}
+	return fmt.Sprintf("the service answered %d (%s)", code, http.StatusText(code))
 }
 
 // Always is for calls that are worth another try whatever went wrong.

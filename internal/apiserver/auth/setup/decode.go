@@ -23,7 +23,7 @@ func decode[T runtime.Object](data []byte, kind string) (T, error) {
 	var none T
 	var meta metav1.TypeMeta
 	if err := yaml.Unmarshal(data, &meta); err != nil {
-		return none, fmt.Errorf("no YAML: %w", err)
+		return none, fmt.Errorf("no YAML of a configuration: write apiVersion: %s/v1 and kind: %s first (%w)", group, kind, err)
 	}
 	if !strings.HasPrefix(meta.APIVersion, group+"/") || meta.Kind != kind {
 		return none, fmt.Errorf("apiVersion %q and kind %q are no %s: write apiVersion: %s/v1 and kind: %s", meta.APIVersion, meta.Kind, kind, group, kind)
