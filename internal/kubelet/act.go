@@ -234,6 +234,9 @@ func (k *kubelet) handler(ctx context.Context, p *v1.Pod) (string, error) {
 	return rc.Handler, nil
 }
 
+// networkPatience is how long a sandbox waits for the runtime to have a pod network.
+const networkPatience = 10 * time.Second
+
 func (k *kubelet) sandbox(ctx context.Context, p *v1.Pod, attempt int) error {
 	handler, err := k.handler(ctx, p)
 	if err != nil {
@@ -254,6 +257,9 @@ func (k *kubelet) sandbox(ctx context.Context, p *v1.Pod, attempt int) error {
 	cfg, err := container.Sandbox(&k.node, p, attempt, k.cgroups.Parent(p), ids)
 	if err != nil {
 		return err
+	}
+	if !p.Spec.HostNetwork {
+		k.rt.AwaitNetwork(ctx, networkPatience)
 	}
 	select {
 	case k.sandboxes <- struct{}{}:

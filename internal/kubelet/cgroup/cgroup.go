@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +23,9 @@ import (
 )
 
 const mountPoint = "/sys/fs/cgroup"
+
+// sharesOfDefault are the CPU shares that v2's default weight (100) stands for.
+const sharesOfDefault = 2598
 
 // Tree of control groups of one node.
 type Tree struct {
@@ -51,12 +55,24 @@ func New(root, driver string) (*Tree, error) {
 			}
 		}
 	}
+	// All pods together weigh what the machine has, as if they had asked for it;
+	// a group counts as one process otherwise, however many CPUs there are. The root
+	// above them, if it is made for this node alone, weighs the same.
+	n := pod.Shares(int64(1000 * runtime.NumCPU()))
+	if t.v2 {
+		n = max(n, sharesOfDefault)
+	}
+	whole := t.shares(n)
+	weights := map[string]map[string]string{"kubepods": whole, "kubepods/besteffort": t.shares(2)}
+	if _, err := os.Stat(t.dir("cpu", "")); errors.Is(err, fs.ErrNotExist) {
+		weights[""] = whole
+	}
 	for _, name := range []string{"", "kubepods", "kubepods/besteffort", "kubepods/burstable"} {
-		if err := t.make(name, map[string]string{}); err != nil {
+		if err := t.make(name, weights[name]); err != nil {
 			return nil, err
 		}
 	}
-	return t, t.set("kubepods/besteffort", t.shares(2))
+	return t, nil
 }
 
 // V2 says whether the host has the unified hierarchy.

@@ -2,6 +2,8 @@ package runtime
 
 import (
 	"context"
+	"slices"
+	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -47,3 +49,30 @@ func (c *Client) Healthy(ctx context.Context) (problem string) {
 	}
 	return ""
 }
+
+// AwaitNetwork returns when the runtime has a pod network, or after patience: just
+// started, it reads the network's configuration a moment after the node has it, and
+// a pod that fails in that moment is only tried again seconds later.
+func (c *Client) AwaitNetwork(ctx context.Context, patience time.Duration) {
+	if c.networked.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		s, err := c.RuntimeServiceClient.Status(ctx, &cri.StatusRequest{})
+		missing := func(cond *cri.RuntimeCondition) bool { return cond.Type == "NetworkReady" && !cond.Status }
+		if err != nil || !slices.ContainsFunc(s.GetStatus().GetConditions(), missing) {
+			c.networked.Store(err == nil)
+			return // or the sandbox itself says what is wrong
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(networkLook):
+		}
+	}
+}
+
+// networkLook is how often the runtime is asked for its network: it tells nobody.
+const networkLook = 50 * time.Millisecond

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -44,6 +45,8 @@ type Client struct {
 
 	conn *grpc.ClientConn
 	name string
+
+	networked atomic.Bool // a pod network was there
 }
 
 // Dial connects to an endpoint such as unix:///run/containerd/containerd.sock and
