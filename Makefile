@@ -4,7 +4,7 @@
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 GO      ?= go
 BIN     := $(CURDIR)/bin
-RUNTIME := containerd containerd-shim-runc-v2 runc host-local ptp portmap
+RUNTIME := containerd containerd-shim-runc-v2 runc proa-cni host-local ptp portmap
 # the version that kubectl inside proa says it is
 VERSIONS   := k8s.io/component-base/version
 KUBERNETES := -X $(VERSIONS).gitVersion=v1.36.3 -X $(VERSIONS).gitMajor=1 -X $(VERSIONS).gitMinor=36
@@ -31,8 +31,12 @@ $(BIN)/containerd $(BIN)/containerd-shim-runc-v2: tools/runtime/go.mod
 
 $(BIN)/runc: tools/runtime/go.mod | packages
 	@echo "· building runc, with seccomp"
-	@cd tools/runtime && CGO_ENABLED=1 $(GO) build -tags seccomp -ldflags "-s -w" -o $@ github.com/opencontainers/runc
+	@cd tools/runtime && CGO_ENABLED=1 $(GO) build -tags "seccomp urfave_cli_no_docs netgo osusergo" -ldflags "-s -w -extldflags -static" -o $@ github.com/opencontainers/runc
 
+$(BIN)/proa-cni: go.mod $(wildcard cmd/proa-cni/*.go internal/network/pod/cni/*.go internal/network/pod/ipam/*.go)
+	@$(GO) build -ldflags "-s -w" -o $@ ./cmd/proa-cni
+
+# for network configurations of one's own: Proa's needs none of them
 $(BIN)/host-local: tools/runtime/go.mod
 	@cd tools/runtime && $(GO) build -ldflags "-s -w" -o $@ $(CNI)/ipam/$(@F)
 $(BIN)/ptp: tools/runtime/go.mod

@@ -124,6 +124,11 @@ func Import(from, to string) string {
 	switch {
 	case a == b || strings.HasPrefix(from, "test"):
 		return ""
+	case from == "cmd/proa-cni":
+		if to == "internal/network/pod/cni" {
+			return ""
+		}
+		return "cmd/proa-cni is started for each pod and knows only internal/network/pod/cni"
 	case strings.HasPrefix(from, "cmd/"):
 		if b == "cli" || b == "cluster" {
 			return ""

@@ -90,6 +90,8 @@ func TestRules(t *testing.T) {
 		{"internal/cluster", "internal/cli", false},
 		{"cmd/proa", "internal/cli", true},
 		{"cmd/proa", "internal/store", false},
+		{"cmd/proa-cni", "internal/network/pod/cni", true},
+		{"cmd/proa-cni", "internal/cluster", false},
 		{"internal/shed", "internal/api", false},
 	} {
 		if why := Import(c.from, c.to); (why == "") != c.good {

@@ -112,7 +112,12 @@ func (c *Config) kubeletConfig(m *membership, conn client.Conn, endpoint string)
 	if err != nil {
 		return kubelet.Config{}, err
 	}
+	profile := ""
+	if a.RuntimeEndpoint == "" {
+		profile = Containerd(c.DataDir, a.RunDir).PauseProfile()
+	}
 	return kubelet.Config{
+		SandboxSeccomp: profile, Sandboxes: podDriver(c.Name, a.NodeName, c.DataDir, nil, nil).Collect,
 		Conn: conn, Log: c.logFor("kubelet"),
 		Name: a.NodeName, IPs: []string{a.NodeIP.String()}, Labels: a.Labels, Taints: taints,
 		RootDir: c.agentDir("kubelet"), LogsDir: c.agentDir("logs"), Manifests: c.agentDir("manifests"),

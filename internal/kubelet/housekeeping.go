@@ -29,6 +29,7 @@ func (k *kubelet) housekeeping(ctx context.Context) error {
 	defer tick.Stop()
 	var images, relisted, links time.Time
 	relisted, links = time.Now(), time.Now()
+	k.tellSandboxes(ctx)
 	for {
 		select {
 		case <-ctx.Done():
@@ -48,11 +49,30 @@ func (k *kubelet) housekeeping(ctx context.Context) error {
 		if now.Sub(relisted) > relist {
 			relisted = now
 			k.tellAll(func(w *worker) { w.dirty = true })
+			k.tellSandboxes(ctx)
 		}
 		if now.Sub(links) > linksEvery {
 			links = now
 			k.unlink()
 		}
+	}
+}
+
+// tellSandboxes says which there are to who keeps things for them.
+func (k *kubelet) tellSandboxes(ctx context.Context) {
+	if k.Sandboxes == nil {
+		return
+	}
+	r, err := k.rt.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{})
+	if err != nil {
+		return // another time
+	}
+	var ids []string
+	for _, s := range r.Items {
+		ids = append(ids, s.Id)
+	}
+	if err := k.Sandboxes(ids); err != nil {
+		k.log.Warn("what sandboxes have left behind is not taken back", "err", err)
 	}
 }
 

@@ -52,7 +52,14 @@ type Config struct {
 	LogsDir   string // of pods; "" = /var/log/pods
 	Manifests string // folder of static pods, "" = none
 
-	Runtime      string // CRI endpoint: unix:///run/containerd/containerd.sock
+	Runtime string // CRI endpoint: unix:///run/containerd/containerd.sock
+	// SandboxSeccomp is the path of a seccomp profile for the sandboxes' own process,
+	// "" = the runtime's default.
+	SandboxSeccomp string
+	// Sandboxes is told from time to time which sandboxes there are, so that what
+	// others keep for those that are gone can be taken back. nil = nobody keeps any.
+	Sandboxes func(ids []string) error
+
 	CgroupRoot   string // "" = /
 	CgroupDriver string // "" = cgroupfs; or systemd
 
@@ -200,7 +207,7 @@ func (k *kubelet) build(ctx context.Context) (err error) {
 	capacity, allocatable := k.resources()
 	k.node = container.Node{
 		ClusterDNS: k.ClusterDNS, ClusterDomain: k.ClusterDomain, ResolvConf: k.ResolvConf, LogsDir: k.LogsDir,
-		SeccompDir: filepath.Join(k.RootDir, "seccomp"), Memory: capacity.Memory().Value(), Allocatable: allocatable,
+		SeccompDir: filepath.Join(k.RootDir, "seccomp"), Sandboxes: k.SandboxSeccomp, Memory: capacity.Memory().Value(), Allocatable: allocatable,
 		CgroupV2: k.cgroups.V2(), Swap: node.Swap(), RRO: k.features.RRO,
 	}
 	k.observer = runtime.NewObserver(k.rt)

@@ -9,7 +9,7 @@ import (
 )
 
 // programs that must be in one folder.
-var programs = []string{"containerd", "containerd-shim-runc-v2", "runc", "host-local", "ptp", "portmap"}
+var programs = []string{"containerd", "containerd-shim-runc-v2", "runc", "proa-cni"}
 
 // FindBinaries returns the folder with containerd and what it needs: the one
 // given, or that of this program, or the first one in PATH that has them all.

@@ -120,7 +120,7 @@ var unused = []string{
 }
 
 var configText = template.Must(template.New("").Funcs(template.FuncMap{"quote": func(s string) string { return fmt.Sprintf("%q", s) }}).Parse(
-	`# Written by proa at every start.
+	`# Written by proa at every start. Statistics are not collected: the kubelet reads the control groups.
 version = 4
 root = {{quote .DataDir}}
 state = {{quote .State}}
@@ -150,8 +150,9 @@ disabled_plugins = [{{range .Unused}}
  restrict_oom_score_adj = {{.RestrictOOM}}
  netns_mounts_under_state_dir = true
  cdi_spec_dirs = []
+ stats_collect_period = '24h'
  [plugins.'io.containerd.cri.v1.runtime'.cni]
-  bin_dirs = [{{quote .Binaries}}]
+  bin_dirs = [{{quote .Binaries}}, '/opt/cni/bin']
   conf_dir = {{quote .CNIConf}}
   use_internal_loopback = true
  [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]

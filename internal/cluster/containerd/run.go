@@ -27,7 +27,7 @@ func (c *Config) Ensure(ctx context.Context) (*daemon.Process, error) {
 			return nil, err
 		}
 	}
-	if err := c.writeMirror(); err != nil {
+	if err := errors.Join(c.writeMirror(), c.writePauseProfile()); err != nil {
 		return nil, err
 	}
 	text, err := c.render(c.look())

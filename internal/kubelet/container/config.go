@@ -25,6 +25,7 @@ type Node struct {
 	ResolvConf    string // path
 	LogsDir       string
 	SeccompDir    string // where Localhost profiles are
+	Sandboxes     string // path of the seccomp profile of sandboxes, "" = the runtime's default
 	Memory        int64  // capacity in bytes
 	Allocatable   v1.ResourceList
 	CgroupV2      bool
@@ -232,7 +233,7 @@ func Sandbox(n *Node, p *v1.Pod, attempt int, cgroupParent string, ids *cri.User
 		Linux: &cri.LinuxPodSandboxConfig{
 			CgroupParent:    cgroupParent,
 			Sysctls:         map[string]string{},
-			SecurityContext: sandboxSecurity(p, ids),
+			SecurityContext: sandboxSecurity(p, ids, n.Sandboxes),
 			Resources:       total(n, p),
 		},
 	}

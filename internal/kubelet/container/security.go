@@ -190,10 +190,13 @@ func namespaces(p *v1.Pod, ids *cri.UserNamespace) *cri.NamespaceOption {
 	return n
 }
 
-func sandboxSecurity(p *v1.Pod, ids *cri.UserNamespace) *cri.LinuxSandboxSecurityContext {
+func sandboxSecurity(p *v1.Pod, ids *cri.UserNamespace, profile string) *cri.LinuxSandboxSecurityContext {
 	s := &cri.LinuxSandboxSecurityContext{
 		NamespaceOptions: namespaces(p, ids),
 		Seccomp:          &cri.SecurityProfile{ProfileType: cri.SecurityProfile_RuntimeDefault},
+	}
+	if profile != "" {
+		s.Seccomp = &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: profile}
 	}
 	privileged := func(c v1.Container) bool {
 		return c.SecurityContext != nil && ptr.Deref(c.SecurityContext.Privileged, false)

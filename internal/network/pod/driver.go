@@ -17,6 +17,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	"sigs.k8s.io/knftables"
+
+	"github.com/proa-dev/proa/internal/network/pod/cni"
+	"github.com/proa-dev/proa/internal/network/pod/ipam"
 )
 
 // routeProtocol marks routes as ours.
@@ -63,9 +66,27 @@ func New(cfg Config) *Driver {
 func (d *Driver) table() string   { return "proa-" + d.cfg.Cluster + "-pods" }
 func (d *Driver) overlay() string { return fmt.Sprintf("proa%06x", overlayID(d.cfg.Cluster)) }
 
+// network is the name of the pods' network in CNI.
+func (d *Driver) network() string { return "proa-" + d.cfg.Cluster }
+
 // ConfFile is the CNI configuration Set writes.
 func (d *Driver) ConfFile() string {
-	return filepath.Join(d.cfg.ConfDir, "10-proa-"+d.cfg.Cluster+".conflist")
+	return filepath.Join(d.cfg.ConfDir, "10-"+d.network()+".conflist")
+}
+
+// Collect takes back what sandboxes have that the runtime no longer knows of, as
+// after its state was lost: nobody will tell the plugin that they are gone. have
+// are the IDs of those it knows.
+func (d *Driver) Collect(have []string) error {
+	store, err := ipam.Open(filepath.Join(d.cfg.DataDir, d.network()))
+	if err != nil {
+		return wrap("addresses", err)
+	}
+	gone, err := cni.Collect(store, func(o ipam.Owner) bool { return slices.Contains(have, o.Container) })
+	for _, o := range gone {
+		d.cfg.Log.Info("the address of a sandbox that is gone is free again", "sandbox", o.Container)
+	}
+	return wrap("addresses", err)
 }
 
 // Set makes the node's part of the pod network as desired. It writes only what
@@ -114,7 +135,7 @@ func (d *Driver) conflist(want Desired, p routePlan) error {
 			mtu -= overlayOverhead
 		}
 	}
-	content := Conflist("proa-"+d.cfg.Cluster, want.PodCIDRs, d.cfg.DataDir, mtu)
+	content := Conflist(d.network(), want.PodCIDRs, d.cfg.DataDir, mtu)
 	if old, err := os.ReadFile(d.ConfFile()); err == nil && bytes.Equal(old, content) {
 		return nil
 	}

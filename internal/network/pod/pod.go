@@ -7,9 +7,11 @@
 //	Driver (driver.go)  Set writes the difference, Down removes everything
 //	Run    (run.go)     watches Nodes
 //
-// A pod hangs on a veth pair of its own (CNI plugin ptp with host-local
-// addresses: two short processes a pod, no bridge, and hairpin is plain
-// routing). Host ports are the service proxy's, so portmap is not needed.
+// A pod hangs on a veth pair of its own, which the CNI plugin proa-cni makes (cni/,
+// with addresses from ipam/): one short process a pod, no bridge, and hairpin is
+// plain routing. Host ports are the service proxy's, so portmap is not needed. It
+// is a plugin as any other: with a configuration before ours in the folder, another
+// network takes our place.
 // Nodes on one link reach each other by plain routes; the others by VXLAN,
 // whose device addresses follow from the node's name, so nothing has to be
 // exchanged.
@@ -39,30 +41,10 @@ type Peer struct {
 // Conflist is the CNI network configuration list for pods of these ranges.
 // dataDir is where addresses given out are noted; one per node.
 func Conflist(name string, cidrs []netip.Prefix, dataDir string, mtu int) []byte {
-	type subnet struct {
-		Subnet netip.Prefix `json:"subnet"`
-	}
-	type route struct {
-		Dst string `json:"dst"`
-	}
-	ipam := struct {
-		Type    string     `json:"type"`
-		DataDir string     `json:"dataDir"`
-		Ranges  [][]subnet `json:"ranges"`
-		Routes  []route    `json:"routes"`
-	}{Type: "host-local", DataDir: dataDir}
-	for _, c := range cidrs {
-		ipam.Ranges = append(ipam.Ranges, []subnet{{c}})
-		if c.Addr().Is4() {
-			ipam.Routes = append(ipam.Routes, route{"0.0.0.0/0"})
-		} else {
-			ipam.Routes = append(ipam.Routes, route{"::/0"})
-		}
-	}
 	list := map[string]any{
 		"cniVersion": "1.0.0",
 		"name":       name,
-		"plugins":    []any{map[string]any{"type": "ptp", "ipMasq": false, "mtu": mtu, "ipam": ipam}},
+		"plugins":    []any{map[string]any{"type": "proa-cni", "mtu": mtu, "dataDir": dataDir, "subnets": cidrs}},
 	}
 	out, _ := json.MarshalIndent(list, "", "  ") // of plain values: cannot fail
 	return append(out, '\n')

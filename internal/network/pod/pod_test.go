@@ -10,11 +10,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/proa-dev/proa/internal/network/nettest"
+	"github.com/proa-dev/proa/internal/network/pod/cni"
+	"github.com/proa-dev/proa/internal/network/pod/ipam"
 )
 
 func node(name, addr string, cidrs ...string) *corev1.Node {
@@ -52,21 +55,16 @@ func TestConflist(t *testing.T) {
 	var list struct {
 		CNIVersion, Name string
 		Plugins          []struct {
-			Type string
-			MTU  int
-			IPAM struct {
-				Type, DataDir string
-				Ranges        [][]struct{ Subnet string }
-				Routes        []struct{ Dst string }
-			}
+			Type, DataDir string
+			MTU           int
+			Subnets       []string
 		}
 	}
 	if err := json.Unmarshal(out, &list); err != nil {
 		t.Fatal(err)
 	}
 	p := list.Plugins[0]
-	if list.Name != "proa-c" || p.Type != "ptp" || p.MTU != 1450 || p.IPAM.DataDir != "/data" || len(p.IPAM.Ranges) != 2 ||
-		p.IPAM.Ranges[1][0].Subnet != "fd00::/64" || p.IPAM.Routes[0].Dst != "0.0.0.0/0" {
+	if list.Name != "proa-c" || p.Type != "proa-cni" || p.MTU != 1450 || p.DataDir != "/data" || fmt.Sprint(p.Subnets) != "[10.244.1.0/24 fd00::/64]" {
 		t.Errorf("%s", out)
 	}
 }
@@ -221,10 +219,10 @@ func TestFirewallThatDrops(t *testing.T) {
 	}
 }
 
-// The configuration is one that the CNI plugins take: a pod made by them works.
-func TestPluginsTakeTheConflist(t *testing.T) {
+// The configuration is one that the plugin takes: a pod made by it works, and what
+// it has is collected once nobody knows of it.
+func TestPluginTakesTheConflist(t *testing.T) {
 	nettest.NeedNFT(t)
-	dir := plugins(t)
 	a, p := nettest.New(t), nettest.New(t)
 	h := newHost(t, a, "a", []*corev1.Node{node("a", "192.0.2.1", "10.244.1.0/24")})
 	data, err := os.ReadFile(h.driver.ConfFile())
@@ -241,39 +239,48 @@ func TestPluginsTakeTheConflist(t *testing.T) {
 	}
 	conf := list.Plugins[0]
 	conf["name"], conf["cniVersion"] = list.Name, list.CNIVersion
-	conf["ipam"].(map[string]any)["ranges"] = [][]map[string]string{{{"subnet": "10.244.1.0/24", "rangeStart": "10.244.1.50"}}}
 	data, _ = json.Marshal(conf)
-	run := func(command string) string {
-		var out []byte
+	run := func(command, id string, ns *nettest.NS) string {
+		var out strings.Builder
+		env := map[string]string{"CNI_COMMAND": command, "CNI_CONTAINERID": id, "CNI_NETNS": ns.Path(), "CNI_IFNAME": "eth0"}
+		code := 0
 		a.Do(func() {
-			cmd := exec.Command(dir + "/ptp")
-			cmd.Stdin = strings.NewReader(string(data))
-			cmd.Env = []string{"CNI_COMMAND=" + command, "CNI_CONTAINERID=test", "CNI_NETNS=" + p.Path(), "CNI_IFNAME=eth0", "CNI_PATH=" + dir, "PATH=" + os.Getenv("PATH")}
-			out, err = cmd.CombinedOutput()
+			code = cni.Main(func(k string) string { return env[k] }, strings.NewReader(string(data)), &out)
 		})
-		if err != nil {
-			t.Fatalf("%s: %v: %s", command, err, out)
+		if code != 0 {
+			t.Fatalf("%s: %s", command, out.String())
 		}
-		return string(out)
+		return out.String()
 	}
-	if out := run("ADD"); !strings.Contains(out, "10.244.1.50/") {
+	store, err := ipam.Open(filepath.Join(h.driver.cfg.DataDir, "proa-test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Take(ipam.Owner{Container: "other", Interface: "eth0"}, []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}); err != nil {
+		t.Fatal(err) // the address of h.pod
+	}
+	if out := run("ADD", "test", p); !strings.Contains(out, "10.244.1.3/") {
 		t.Fatalf("%s", out)
 	}
 	p.ServeTCP(":80", "made")
-	ask(t, h.pod, "10.244.1.50:80", "made 10.244.1.2")
-	ask(t, p, "10.244.1.2:80", "a 10.244.1.50")
-	run("DEL")
-}
-
-// plugins finds the folder of the CNI plugins.
-func plugins(t *testing.T) string {
-	for _, dir := range []string{os.Getenv("CNI_PATH"), "../../../bin", "/opt/cni/bin", "/usr/lib/cni"} {
-		if _, err := os.Stat(dir + "/ptp"); err == nil && dir != "" {
-			if abs, err := filepath.Abs(dir); err == nil {
-				return abs
-			}
+	for began := time.Now(); time.Since(began) < 10*time.Second; { // until the kernel has noticed the new link
+		if _, err := a.Ask("tcp", "10.244.1.3:80"); err == nil {
+			break
 		}
 	}
-	t.Skip("needs the CNI plugins ptp and host-local in $CNI_PATH or bin/")
-	return ""
+	ask(t, h.pod, "10.244.1.3:80", "made 10.244.1.2")
+	old := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(filepath.Join(h.driver.cfg.DataDir, "proa-test", "10.244.1.3"), old, old); err != nil {
+		t.Fatal(err)
+	}
+	for _, have := range [][]string{{"other", "test"}, {"other"}} {
+		a.Do(func() {
+			if err := h.driver.Collect(have); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if routes := a.Run("ip", "route"); strings.Contains(routes, "10.244.1.3") != (len(have) == 2) {
+			t.Errorf("%v: %s", have, routes)
+		}
+	}
 }
