@@ -9,6 +9,7 @@ import (
 	"github.com/proa-dev/proa/internal/controller/deployment"
 	"github.com/proa-dev/proa/internal/controller/disruption"
 	"github.com/proa-dev/proa/internal/controller/endpoints"
+	"github.com/proa-dev/proa/internal/controller/flowcontrol"
 	"github.com/proa-dev/proa/internal/controller/gc"
 	"github.com/proa-dev/proa/internal/controller/job"
 	"github.com/proa-dev/proa/internal/controller/loop"
@@ -16,6 +17,7 @@ import (
 	"github.com/proa-dev/proa/internal/controller/namespace"
 	"github.com/proa-dev/proa/internal/controller/nodeipam"
 	"github.com/proa-dev/proa/internal/controller/nodelifecycle"
+	"github.com/proa-dev/proa/internal/controller/podautoscaler"
 	"github.com/proa-dev/proa/internal/controller/podgc"
 	"github.com/proa-dev/proa/internal/controller/replicaset"
 	"github.com/proa-dev/proa/internal/controller/resourcequota"
@@ -50,7 +52,9 @@ func (s *server) controllers(inf *client.Informers) []loop.Controller {
 		gc.New(inf.Conn(), log),
 		namespace.New(inf, log),
 		nodelifecycle.New(inf, log),
+		podautoscaler.New(inf, podautoscaler.Config{Options: podautoscaler.Defaults(), API: s.scalerAPI()}, log),
 		podgc.New(inf, log),
 		attributesclass.New(inf, log),
+		flowcontrol.New(inf, log),
 	}
 }

@@ -1,12 +1,15 @@
 package cluster
 
 import (
+	"net/http"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/proa-dev/proa/internal/api"
 	"github.com/proa-dev/proa/internal/api/metrics"
 	"github.com/proa-dev/proa/internal/apiserver"
+	"github.com/proa-dev/proa/internal/apiserver/request"
 	"github.com/proa-dev/proa/internal/apiserver/usage"
 	"github.com/proa-dev/proa/internal/cache"
 )
@@ -42,4 +45,13 @@ func (s *server) makers() map[schema.GroupResource]apiserver.Maker {
 		}
 	}
 	return all
+}
+
+// scalerAPI is the API as the autoscaler sees it, in the name that those who
+// serve custom and external metrics give rights to.
+func (s *server) scalerAPI() http.RoundTripper {
+	return s.api.Transport(&request.User{
+		Name:   "system:serviceaccount:kube-system:horizontal-pod-autoscaler",
+		Groups: []string{"system:serviceaccounts", "system:serviceaccounts:kube-system", request.Authenticated},
+	})
 }

@@ -2,6 +2,7 @@ package usage
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
@@ -20,7 +21,8 @@ type node struct {
 	mu      sync.Mutex
 	base    *shot // what rates are from, nil = there is none yet
 	last    *shot
-	failed  bool          // it did not answer when it was asked last
+	failed  bool          // it did not answer when it was asked last …
+	slow    bool          // … but let everybody wait
 	pending chan struct{} // closed when the question under way is answered
 	wanted  time.Time     // when somebody asked last
 }
@@ -50,15 +52,15 @@ func (n *node) view(now time.Time) view {
 }
 
 // state for who plans: whether it has to be asked again, whether that would be
-// the first reading, and whether it is worth waiting for.
-func (n *node) state(now time.Time) (stale, cold, failed bool) {
+// the first reading, and whether it is not worth waiting for.
+func (n *node) state(now time.Time) (stale, cold, slow bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.wanted = now
 	if n.last == nil || now.Sub(n.last.taken) > tooOld {
-		return true, true, n.failed
+		return true, true, n.slow
 	}
-	return n.failed || now.Sub(n.last.taken) >= maxAge, n.base == nil, n.failed
+	return n.failed || now.Sub(n.last.taken) >= maxAge, n.base == nil, n.slow
 }
 
 // ask the node unless there is a shot that was taken at since or later. Who comes
@@ -95,7 +97,7 @@ func (n *node) ask(ctx context.Context, since time.Time, scrape func(context.Con
 
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.failed = err != nil
+	n.failed, n.slow = err != nil, errors.Is(err, context.DeadlineExceeded)
 	if err == nil {
 		n.take(s)
 	}

@@ -2,7 +2,7 @@
 // kubelets when somebody asks it, and keeps their answers for ten seconds: while
 // nobody asks, nothing happens. It needs two readings to tell how much CPU is
 // used, so the first to ask waits a second; a node that does not answer is left
-// out after three, and nobody waits for it twice.
+// out after three, and nobody waits so long for it again.
 package usage
 
 import (
@@ -197,9 +197,9 @@ func (m *Meter) look(ctx context.Context, nodes []*corev1.Node) map[string]view 
 	now := m.now()
 	var stale, cold, quiet []*corev1.Node
 	for _, n := range nodes {
-		isStale, isCold, failed := m.state(n.Name).state(now)
+		isStale, isCold, slow := m.state(n.Name).state(now)
 		switch {
-		case failed:
+		case slow:
 			quiet = append(quiet, n)
 			continue
 		case isStale:
@@ -218,7 +218,7 @@ func (m *Meter) look(ctx context.Context, nodes []*corev1.Node) map[string]view 
 		m.pause(ctx, apart)
 		again := cold[:0]
 		for _, n := range cold {
-			if _, isCold, failed := m.state(n.Name).state(m.now()); isCold && !failed {
+			if _, isCold, slow := m.state(n.Name).state(m.now()); isCold && !slow {
 				again = append(again, n)
 			}
 		}

@@ -64,6 +64,7 @@ type world struct {
 	now   time.Time
 	asked []string // nodes, in order
 	down  map[string]bool
+	why   error // … they are
 	fresh map[string]time.Time // containers that started later, by pod
 	write func([]byte)         // is shown what nodes answer
 }
@@ -102,7 +103,7 @@ func (w *world) scrape(_ context.Context, n *corev1.Node) (*shot, error) {
 	defer w.mu.Unlock()
 	w.asked = append(w.asked, n.Name)
 	if w.down[n.Name] {
-		return nil, errors.New("connection refused")
+		return nil, w.why
 	}
 	var b strings.Builder
 	line := func(name, labels string, v float64) {
@@ -234,11 +235,20 @@ func TestOnlyNodesOfThePods(t *testing.T) {
 
 func TestNodeThatDoesNotAnswer(t *testing.T) {
 	w := newWorld(t, 2, 4)
-	w.down["n1"] = true
+	w.down["n1"], w.why = true, errors.New("connection refused")
+	for _, want := range []string{"n0 n0 n1 n1", "n1 n1"} { // it costs nobody time: asked each time
+		if got := w.list("", verbs.Selector{}); got != "p0 p2" {
+			t.Error(got)
+		}
+		if got := w.took(); got != want {
+			t.Errorf("asked %q", got)
+		}
+	}
+	w.why = context.DeadlineExceeded
 	if got := w.list("", verbs.Selector{}); got != "p0 p2" {
 		t.Error(got)
 	}
-	if got := w.took(); got != "n0 n0 n1" {
+	if got := w.took(); got != "n1" {
 		t.Errorf("asked %q", got)
 	}
 	// Nobody waits for it any more, but it is asked.
