@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -19,6 +20,22 @@ import (
 
 // quiet logs what net/http says about clients that go away as debug.
 type quiet struct{ slog.Handler }
+
+// limit bounds how many requests are worked on at once.
+type limit struct {
+	max int64
+	now atomic.Int64
+}
+
+func (l *limit) enter() bool {
+	if l.now.Add(1) > l.max {
+		l.now.Add(-1)
+		return false
+	}
+	return true
+}
+
+func (l *limit) leave() { l.now.Add(-1) }
 
 // Handler answers requests: the chain, outermost first.
 func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
@@ -77,13 +94,16 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
 	}
 
 	if !longRunning(info) {
-		leave, ok := s.enter(ctx, w, user, info)
-		if !ok {
+		l := &s.reads
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			l = &s.writes
+		}
+		if !l.enter() {
 			w.Header().Set("Retry-After", "1")
 			http.Error(w, "Too many requests, please try again later.", http.StatusTooManyRequests)
 			return
 		}
-		defer leave()
+		defer l.leave()
 	}
 
 	ctx = request.WithInfo(request.WithUser(ctx, user), info)
