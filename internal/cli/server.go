@@ -82,6 +82,7 @@ type serverFlags struct {
 	advertise, dns        string
 	services, pods, ports string
 	mask                  int
+	scheduler             schedulerFlags
 }
 
 func (f *serverFlags) add(fs *pflag.FlagSet, s *cluster.Server) {
@@ -96,6 +97,7 @@ func (f *serverFlags) add(fs *pflag.FlagSet, s *cluster.Server) {
 	fs.StringVar(&s.ClusterDomain, "cluster-domain", cluster.DefaultClusterDomain, "domain of the cluster's DNS")
 	fs.StringVar(&f.dns, "cluster-dns", "", "address of the cluster's DNS; nothing = the tenth of the Services' range")
 	fs.IntVar(&s.DNSPort, "dns-port", cluster.DefaultDNSPort, "port on the nodes' addresses behind the DNS Service")
+	f.scheduler.add(fs, s)
 	etcdFlags(fs, &s.Etcd)
 	authFlags(fs, s.Auth)
 	auditFlags(fs, s.Audit)
@@ -113,6 +115,9 @@ func (f *serverFlags) fill(s *cluster.Server) error {
 		return err
 	}
 	if s.ClusterCIDRs, err = prefixes("--cluster-cidr", f.pods); err != nil {
+		return err
+	}
+	if err = f.scheduler.fill(s); err != nil {
 		return err
 	}
 	s.NodeCIDRMask = f.mask

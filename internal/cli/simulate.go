@@ -4,14 +4,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
-	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/proa-dev/proa/internal/scheduler"
 	"github.com/proa-dev/proa/internal/simulate"
 )
 
@@ -46,14 +43,9 @@ A file of shapes:
 					return fmt.Errorf("%s: %w", nodesFile, err)
 				}
 			}
-			if configFile != "" {
-				text, err := os.ReadFile(configFile)
-				if err != nil {
-					return err
-				}
-				if cfg.Options, err = scheduler.ParseConfiguration(text); err != nil {
-					return fmt.Errorf("%s: %w", configFile, err)
-				}
+			var err error
+			if cfg.Scheduler, err = readSchedulerConfig(configFile); err != nil {
+				return err
 			}
 			for _, name := range files {
 				if err := a.readManifest(&cfg, name); err != nil {
@@ -75,7 +67,7 @@ A file of shapes:
 	f.BoolVar(&cfg.Direct, "direct", false, "decide alone, without API server and controllers: manifests may then only hold Pods")
 	f.Uint64Var(&cfg.Seed, "seed", 0, "which of equal nodes are taken")
 	f.DurationVar(&cfg.Settle, "settle", time.Second, "how long nothing may happen before the answer is final")
-	f.StringVar(&configFile, "scheduler-config", "", "file with a KubeSchedulerConfiguration")
+	f.StringVar(&configFile, "config", "", "file with a KubeSchedulerConfiguration")
 	return c
 }
 
@@ -109,55 +101,4 @@ func printSimulation(w io.Writer, r *simulate.Result) {
 	for _, y := range r.Why {
 		fmt.Fprintf(w, "\n%d pending: %s\n", y.Pods, y.Message)
 	}
-}
-
-// scheduler explains decisions.
-func (a *app) scheduler() *cobra.Command {
-	var kubeconfig, context, namespace string
-	explain := &cobra.Command{
-		Use: "explain POD", Short: "Where a pod would go now, and why: each node's refusal or score", Args: exactly(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			e, err := simulate.Explain(c.Context(), kubeconfig, context, namespace, args[0])
-			if err != nil {
-				return err
-			}
-			return a.print(e, func(w io.Writer) { printExplanation(w, e) })
-		},
-	}
-	clusterFlags(explain, &kubeconfig, &context)
-	explain.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of the pod; nothing = the context's")
-	c := &cobra.Command{Use: "scheduler", Short: "Decisions of the scheduler, explained"}
-	c.AddCommand(explain)
-	return c
-}
-
-func printExplanation(w io.Writer, e *scheduler.Explanation) {
-	switch {
-	case e.Bound != "" && e.Bound == e.Node:
-		fmt.Fprintf(w, "%s is on %s, and would go there again\n\n", e.Pod, e.Bound)
-	case e.Bound != "":
-		fmt.Fprintf(w, "%s is on %s; now it would go to %s%s\n\n", e.Pod, e.Bound, e.Node, e.Message)
-	case e.Node != "":
-		fmt.Fprintf(w, "%s would go to %s\n\n", e.Pod, e.Node)
-	default:
-		fmt.Fprintf(w, "%s can go nowhere: %s\n\n", e.Pod, e.Message)
-	}
-	nodes := slices.Clone(e.Nodes)
-	slices.SortStableFunc(nodes, func(a, b scheduler.NodeExplanation) int { return int(b.Total - a.Total) })
-	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "NODE\tSCORE\tWHY")
-	for _, n := range nodes {
-		if n.Filter != "" {
-			fmt.Fprintf(t, "%s\t-\t%s: %s\n", n.Node, n.Filter, strings.Join(n.Reasons, ", "))
-			continue
-		}
-		var parts []string
-		for _, s := range n.Scores {
-			if s.Score*s.Weight != 0 {
-				parts = append(parts, fmt.Sprintf("%s %d×%d", s.Plugin, s.Score, s.Weight))
-			}
-		}
-		fmt.Fprintf(t, "%s\t%d\t%s\n", n.Node, n.Total, strings.Join(parts, " + "))
-	}
-	t.Flush()
 }

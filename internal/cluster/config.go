@@ -16,6 +16,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/proa-dev/proa/internal/scheduler"
 )
 
 // Config of what runs in this process: a server, a node, or both. Zero values
@@ -46,6 +48,10 @@ type Server struct {
 	ClusterDNS    netip.Addr // zero = the tenth address of the first service range
 	DNSPort       int        // on the nodes' addresses, behind the DNS Service; 0 = 10053
 	Etcd          Etcd
+
+	Scheduler        *scheduler.Configuration // nil = upstream's defaults
+	DisableScheduler bool                     // another gives pods to nodes
+
 	Auth          *AuthOptions  // nil = the usual
 	Audit         *AuditOptions // nil = nothing is audited
 }

@@ -72,8 +72,10 @@ func (s *server) control(ctx context.Context, g *errgroup.Group) {
 	}
 	names := dns.NewPublisher([]netip.Addr{s.Server.ClusterDNS}, int32(s.Server.DNSPort), inf, s.logFor("dns"))
 	g.Go(func() error { return names.Run(ctx) })
-	sched := scheduler.New(scheduler.Config{Informers: inf, Logger: s.logFor("scheduler")})
-	g.Go(func() error { return sched.Run(ctx) })
+	if !s.Server.DisableScheduler {
+		sched := scheduler.New(scheduler.Config{Informers: inf, Configuration: s.Server.Scheduler, Logger: s.logFor("scheduler")})
+		g.Go(func() error { return sched.Run(ctx) })
+	}
 	g.Go(func() error { return inf.Run(ctx) })
 }
 

@@ -43,12 +43,50 @@ func (s *Scheduler) bindAll(ctx context.Context) error {
 			}
 		}
 		for i, err := range s.commit(ctx, batch) {
+			if err != nil {
+				err = fmt.Errorf("running Bind plugin %q: %w", defaultBinder, err)
+			}
 			s.bound(batch[i], err)
 		}
 	}
 }
 
 func (s *Scheduler) commit(ctx context.Context, batch []bind) []error {
+	if len(s.config.Extenders) == 0 {
+		return s.bindThem(ctx, batch)
+	}
+	errs := make([]error, len(batch))
+	var rest []bind
+	var at []int
+	for i, b := range batch {
+		bound, err := s.bindOutside(ctx, b)
+		if errs[i] = err; !bound {
+			rest, at = append(rest, b), append(at, i)
+		}
+	}
+	for i, err := range s.bindThem(ctx, rest) {
+		errs[at[i]] = err
+	}
+	return errs
+}
+
+// bindOutside lets an extender bind a pod; bound is false when none wants to.
+func (s *Scheduler) bindOutside(ctx context.Context, b bind) (bound bool, err error) {
+	for _, e := range s.config.interested(b.obj) {
+		if e.bind == "" {
+			continue
+		}
+		if err := e.bindPod(ctx, b.obj, b.node); err == nil || !e.ignorable {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
+func (s *Scheduler) bindThem(ctx context.Context, batch []bind) []error {
+	if len(batch) == 0 {
+		return nil
+	}
 	all := make([]client.Binding, len(batch))
 	for i, b := range batch {
 		all[i] = client.Binding{Namespace: b.obj.Namespace, Name: b.obj.Name, UID: b.obj.UID, Node: b.node}
@@ -69,77 +107,77 @@ func (s *Scheduler) commit(ctx context.Context, batch []bind) []error {
 // bound tells what became of a decision.
 func (s *Scheduler) bound(b bind, err error) {
 	if err == nil {
-		s.record.Normal(event.Ref(s.pods.Kind(), b.obj), "Scheduled", "Successfully assigned %s to %s", b.key, b.node)
+		s.record[b.options.name].Normal(event.Ref(s.pods.Kind(), b.obj), "Scheduled", "Successfully assigned %s to %s", b.key, b.node)
 		return
 	}
 	s.inbox.put(func() {
 		s.world.dropStorage(b.storage)
 		if have := s.world.placed[b.key]; have != nil && have.assumed && have.obj.UID == b.obj.UID {
 			s.world.remove(b.key)
-			s.queue.wake(podGone, time.Now())
+			s.queue.wake(s.world, happening{what: podGone, pod: b.class}, time.Now())
 		}
-		if apierrors.IsNotFound(err) {
+		now, ok := s.podsIn.Get(b.obj.Namespace, b.obj.Name)
+		if !ok || now.UID != b.obj.UID || now.Spec.NodeName != "" || !s.responsible(now) {
 			return
 		}
 		s.log.Warn("a pod was not bound", "pod", b.key, "node", b.node, "err", err)
-		s.record.Warning(event.Ref(s.pods.Kind(), b.obj), "FailedScheduling", "%s", err)
-		if now, ok := s.podsIn.Get(b.obj.Namespace, b.obj.Name); ok && now.UID == b.obj.UID && now.Spec.NodeName == "" && s.responsible(now) {
-			fresh := s.world.newPod(now)
-			fresh.queued, fresh.attempts = b.queued, b.attempts
-			s.queue.again(fresh, time.Now())
-		}
+		fresh := s.world.newPod(now)
+		fresh.tries, fresh.errors = b.tries, b.errors
+		s.queue.again(fresh, time.Now())
+		s.tellPending(now, corev1.PodReasonSchedulerError, err.Error(), new(""))
 	})
 }
 
-// tellPending writes why a pod waits: as an Event, and as its PodScheduled condition.
-func (s *Scheduler) tellPending(ctx context.Context, p *corev1.Pod, text string, nominated *string) {
-	s.record.Warning(event.Ref(s.pods.Kind(), p), "FailedScheduling", "%s", text)
-	if nominated != nil && *nominated == p.Status.NominatedNodeName {
-		nominated = nil
-	}
-	for _, c := range p.Status.Conditions {
-		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable && c.Message == text && nominated == nil {
-			return
+// evict the victims of a preemption.
+func (s *Scheduler) evict(ctx context.Context, p *pod, obj *corev1.Pod, victims []*corev1.Pod) {
+	var failed error
+	for _, v := range victims {
+		if v.DeletionTimestamp != nil {
+			continue
+		}
+		if err := s.preemptOne(ctx, obj, v); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			if ctx.Err() == nil {
+				s.log.Warn("a pod could not be preempted", "pod", v.Name, "namespace", v.Namespace, "for", obj.Name, "err", err)
+			}
+			failed = err
+			break
 		}
 	}
-	err := s.condition(ctx, p, corev1.PodCondition{
-		Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: text,
-	}, nominated)
-	if err != nil && !apierrors.IsNotFound(err) && ctx.Err() == nil {
-		s.log.Warn("condition not written", "pod", p.Name, "namespace", p.Namespace, "err", err)
-	}
+	s.inbox.put(func() { s.evicted(p, failed) })
 }
 
-// condition writes a condition of a pod and, unless nil, what node it is nominated
-// for ("" = none).
-func (s *Scheduler) condition(ctx context.Context, obj *corev1.Pod, c corev1.PodCondition, nominated *string) error {
-	c.LastTransitionTime = metav1.Now()
-	c.ObservedGeneration = obj.Generation
-	for _, have := range obj.Status.Conditions {
-		if have.Type == c.Type && have.Status == c.Status {
-			c.LastTransitionTime = have.LastTransitionTime
+// status writes something into a pod's status.
+func (s *Scheduler) status(ctx context.Context, t told) error {
+	status := map[string]any{}
+	if c := t.condition; c != nil {
+		c.LastTransitionTime = metav1.Now()
+		c.ObservedGeneration = t.obj.Generation
+		for _, have := range t.obj.Status.Conditions {
+			if have.Type == c.Type && have.Status == c.Status {
+				c.LastTransitionTime = have.LastTransitionTime
+			}
 		}
+		status["conditions"] = []corev1.PodCondition{*c}
 	}
-	status := map[string]any{"conditions": []corev1.PodCondition{c}}
-	if nominated != nil {
-		status["nominatedNodeName"] = *nominated
-		if *nominated == "" {
+	if t.nominated != nil {
+		status["nominatedNodeName"] = *t.nominated
+		if *t.nominated == "" {
 			status["nominatedNodeName"] = nil
 		}
 	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": obj.UID}, "status": status})
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": t.obj.UID}, "status": status})
 	if err != nil {
 		return err
 	}
-	_, err = s.pods.Patch(ctx, obj.Namespace, obj.Name, client.Patch{Type: types.StrategicMergePatchType, Data: patch}, client.WriteOptions{Subresource: "status"})
+	_, err = s.pods.Patch(ctx, t.obj.Namespace, t.obj.Name, client.Patch{Type: types.StrategicMergePatchType, Data: patch}, client.WriteOptions{Subresource: "status"})
 	return err
 }
 
 func (s *Scheduler) preemptOne(ctx context.Context, p, victim *corev1.Pod) error {
-	err := s.condition(ctx, victim, corev1.PodCondition{
+	err := s.status(ctx, told{obj: victim, condition: &corev1.PodCondition{
 		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonPreemptionByScheduler,
 		Message: fmt.Sprintf("%s: preempting to accommodate a higher priority pod", p.Spec.SchedulerName),
-	}, nil)
+	}})
 	if err != nil {
 		return err
 	}
@@ -147,7 +185,7 @@ func (s *Scheduler) preemptOne(ctx context.Context, p, victim *corev1.Pod) error
 	if err := s.pods.Delete(ctx, victim.Namespace, victim.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}); err != nil {
 		return err
 	}
-	s.record.Normal(event.Ref(s.pods.Kind(), victim), "Preempted", "Preempted by pod %s on node %s", p.UID, victim.Spec.NodeName)
+	s.record[p.Spec.SchedulerName].Normal(event.Ref(s.pods.Kind(), victim), "Preempted", "Preempted by pod %s on node %s", p.UID, victim.Spec.NodeName)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"encoding/binary"
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,14 +18,18 @@ type class struct {
 	priority int32
 	options  *Options // of the scheduler that the pods ask for
 
-	requests    resources
-	cpu, memory int64 // as scored: with defaults for what was not asked for
-	ports       []hostPort
-	images      []string
-	claims      []claimUse
-	disks       []disk
+	requests              resources
+	cpu, memory           int64 // as counted for scores: with defaults for what was not asked for
+	scoreCPU, scoreMemory int64 // the same of a pod that may come
+	ports                 []hostPort
+	images                []string
+	containers            int
+	claims                []claimUse
+	disks                 []disk
+	features              features // that the node has to have
 
 	required  *nodeaffinity.RequiredNodeAffinity // nil = any node
+	only      map[string]bool                    // names of nodes that it can be at all, nil = any
 	preferred *nodeaffinity.PreferredSchedulingTerms
 
 	affinity      []*term // required, each counting pods that match all of them
@@ -33,7 +38,9 @@ type class struct {
 	preferAffine  []weighted
 	preferAnti    []weighted
 	spread        []spread
-	spreadDefault bool // the constraints are the cluster's, not the pod's
+	spreadDefault bool   // the constraints are the profile's, not the pod's, …
+	group         string // … and this selects the pods that they count
+	grouped       uint64 // as of this state of the namespace's Services and controllers
 
 	counted      []*term // counted terms that these pods match, …
 	countedEpoch uint64  // … as of this epoch of the terms
@@ -60,24 +67,54 @@ type spread struct {
 type classes struct {
 	byID map[string]*class
 	buf  []byte
+	// Labels that differ between the pods of one owner make classes of their own
+	// only once some selector looks at one of them.
+	apart bool
 }
 
 func (w *world) classOf(obj *corev1.Pod) *class {
-	w.classes.buf = classID(w.classes.buf[:0], obj)
+	w.classes.buf = w.classes.idOf(w.classes.buf[:0], obj)
 	if c, ok := w.classes.byID[string(w.classes.buf)]; ok {
 		return c
 	}
-	c := newClass(obj, w.terms)
-	if c.options = w.options[obj.Spec.SchedulerName]; c.options == nil {
-		c.options = &Options{}
-	}
+	c := newClass(obj, w.config.profile(obj.Spec.SchedulerName), w.terms)
 	c.id = string(w.classes.buf)
 	w.classes.byID[c.id] = c
+	w.regroup(c)
+	if w.terms.perPod && !w.classes.apart {
+		w.setApart()
+		return w.classOf(obj)
+	}
 	return c
 }
 
-// classID writes down everything that newClass reads.
-func classID(b []byte, obj *corev1.Pod) []byte {
+// setApart makes the classes anew, now that labels of single pods count.
+func (w *world) setApart() {
+	w.classes.apart = true
+	clear(w.classes.byID)
+	for _, c := range w.boards {
+		c.board = nil
+	}
+	w.boards = w.boards[:0]
+	for _, pl := range w.placed {
+		pl.class = w.classOf(pl.obj)
+	}
+	for _, h := range w.hopes {
+		h.class = w.classOf(h.obj)
+	}
+}
+
+// perPod labels differ between the pods of one owner.
+func perPod(label string) bool {
+	switch label {
+	case "statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index", "batch.kubernetes.io/job-completion-index":
+		return true
+	}
+	return false
+}
+
+// idOf writes down everything that newClass reads.
+func (cs *classes) idOf(b []byte, obj *corev1.Pod) []byte {
 	str := func(s string) {
 		b = binary.AppendUvarint(b, uint64(len(s)))
 		b = append(b, s...)
@@ -88,7 +125,9 @@ func classID(b []byte, obj *corev1.Pod) []byte {
 		var room [16]string
 		keys := room[:0]
 		for k := range m {
-			keys = append(keys, k)
+			if cs.apart || !perPod(k) {
+				keys = append(keys, k)
+			}
 		}
 		slices.Sort(keys)
 		for _, k := range keys {
@@ -125,11 +164,7 @@ func classID(b []byte, obj *corev1.Pod) []byte {
 	str(s.SchedulerName)
 	str(obj.Namespace)
 	set(obj.Labels)
-	owner := ""
-	if o := metav1.GetControllerOfNoCopy(obj); o != nil {
-		owner = o.Kind
-	}
-	str(owner)
+	str(ownerKey(obj))
 	if obj.DeletionTimestamp != nil {
 		str("deleting")
 	}
@@ -152,6 +187,9 @@ func classID(b []byte, obj *corev1.Pod) []byte {
 			if c.RestartPolicy != nil {
 				str(string(*c.RestartPolicy))
 			}
+			if restartsAll(c) {
+				num(1)
+			}
 			for _, p := range c.Ports {
 				if p.HostPort > 0 {
 					num(int64(p.HostPort))
@@ -163,6 +201,9 @@ func classID(b []byte, obj *corev1.Pod) []byte {
 	}
 	if s.Affinity != nil {
 		message(s.Affinity)
+	}
+	if s.HostNetwork && s.HostUsers != nil && !*s.HostUsers {
+		num(2)
 	}
 	num(int64(len(s.Tolerations)))
 	for i := range s.Tolerations {
@@ -212,39 +253,86 @@ func have(c *corev1.ContainerStatus) corev1.ResourceList {
 	return c.Resources.Requests
 }
 
-func newClass(obj *corev1.Pod, terms *terms) *class {
-	c := &class{sample: obj}
+func newClass(obj *corev1.Pod, o *Options, terms *terms) *class {
+	c := &class{sample: obj, options: o, features: featuresOf(obj)}
 	if obj.Spec.Priority != nil {
 		c.priority = *obj.Spec.Priority
 	}
-	c.requests, c.cpu, c.memory = requests(obj)
+	c.asks(obj)
 	c.hostPorts()
 	for _, list := range [][]corev1.Container{obj.Spec.InitContainers, obj.Spec.Containers} {
 		for i := range list {
 			c.images = append(c.images, normalImage(list[i].Image))
 		}
 	}
+	c.containers = len(c.images)
+	for i := range obj.Spec.Volumes {
+		if v := obj.Spec.Volumes[i].Image; v != nil {
+			c.images = append(c.images, normalImage(v.Reference))
+		}
+	}
 	c.volumes()
-	a := obj.Spec.Affinity
-	if len(obj.Spec.NodeSelector) > 0 || a != nil && a.NodeAffinity != nil && a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
-		req := nodeaffinity.GetRequiredNodeAffinity(obj)
-		c.required = &req
-	}
-	if a != nil && a.NodeAffinity != nil && len(a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution) > 0 {
-		// the API server has validated the terms
-		c.preferred, _ = nodeaffinity.NewPreferredSchedulingTerms(a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution)
-	}
-	if a != nil && a.PodAffinity != nil {
+	c.nodes()
+	if a := obj.Spec.Affinity; a != nil && a.PodAffinity != nil {
 		c.holds = terms.all(obj, a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution)
 		c.affinity = terms.together(c.holds)
 		c.preferAffine = terms.weighted(obj, a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution)
 	}
-	if a != nil && a.PodAntiAffinity != nil {
+	if a := obj.Spec.Affinity; a != nil && a.PodAntiAffinity != nil {
 		c.anti = terms.all(obj, a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution)
 		c.preferAnti = terms.weighted(obj, a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution)
 	}
-	c.constraints(terms)
+	c.constraints(terms, obj.Spec.TopologySpreadConstraints, nil)
 	return c
+}
+
+// nodes that the pods ask for.
+func (c *class) nodes() {
+	obj := c.sample
+	var a *corev1.NodeAffinity
+	if obj.Spec.Affinity != nil {
+		a = obj.Spec.Affinity.NodeAffinity
+	}
+	if len(obj.Spec.NodeSelector) > 0 || a != nil && a.RequiredDuringSchedulingIgnoredDuringExecution != nil {
+		req := nodeaffinity.GetRequiredNodeAffinity(obj)
+		c.required = &req
+	}
+	if a != nil && a.RequiredDuringSchedulingIgnoredDuringExecution != nil {
+		c.only = named(a.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms)
+	}
+	if a != nil && len(a.PreferredDuringSchedulingIgnoredDuringExecution) > 0 {
+		// the API server has validated the terms
+		c.preferred, _ = nodeaffinity.NewPreferredSchedulingTerms(a.PreferredDuringSchedulingIgnoredDuringExecution)
+	}
+}
+
+// named are the nodes that terms ask for by name; nil when one of them does not,
+// empty when none can be.
+func named(all []corev1.NodeSelectorTerm) map[string]bool {
+	var names map[string]bool
+	for _, t := range all {
+		var these map[string]bool
+		for _, f := range t.MatchFields {
+			if f.Key != metav1.ObjectNameField || f.Operator != corev1.NodeSelectorOpIn {
+				continue
+			}
+			next := map[string]bool{}
+			for _, v := range f.Values {
+				if these == nil || these[v] {
+					next[v] = true
+				}
+			}
+			these = next
+		}
+		if these == nil {
+			return nil
+		}
+		if names == nil {
+			names = map[string]bool{}
+		}
+		maps.Copy(names, these)
+	}
+	return names
 }
 
 // each term that the class holds.

@@ -52,33 +52,36 @@ func (b *board) makeDims() {
 		}
 		b.dims = append(b.dims, dim{what: what, key: t.key, from: []source{{t, as, weight}}})
 	}
-	if !o.Disabled["PodTopologySpread"] {
-		for i := range b.c.spread {
-			s := &b.c.spread[i]
+	for i := range b.c.spread {
+		s := &b.c.spread[i]
+		if s.hard && o.filters.has(podTopologySpread) || !s.hard && o.weights[podTopologySpread] > 0 {
 			b.dims = append(b.dims, dim{what: isSpread, key: s.key, spread: s, from: []source{{s.term, -1, 1}}})
 		}
 	}
-	if !o.Disabled["InterPodAffinity"] {
+	if o.filters.has(interPodAffinity) {
 		for _, t := range b.c.affinity {
 			add(isAffine, t, -1, 1)
 		}
 		for _, t := range b.c.anti {
 			add(isAnti, t, -1, 1)
 		}
+	}
+	if o.weights[interPodAffinity] > 0 {
 		for i := range b.c.preferAffine {
 			add(isPreference, b.c.preferAffine[i].term, -1, b.c.preferAffine[i].weight)
 		}
 		for i := range b.c.preferAnti {
 			add(isPreference, b.c.preferAnti[i].term, -1, -b.c.preferAnti[i].weight)
 		}
-		for _, h := range b.held {
-			add(h.what, h.t, h.as, h.weight)
-		}
+	}
+	for _, h := range b.held {
+		add(h.what, h.t, h.as, h.weight)
 	}
 	for i := range b.dims {
 		d := &b.dims[i]
 		d.topo = b.w.topology(d.key)
-		d.own = d.topo.own()
+		// Softly over hosts, pods are counted by node whatever the label says.
+		d.own = d.topo.own() || d.what == isSpread && !d.spread.hard && d.key == hostname
 		n := len(b.w.slots)
 		d.dom, d.in, d.vals = make([]int32, n), make([]bool, n), make([]int64, n)
 		for j := range d.dom {
@@ -97,17 +100,23 @@ type heldFor struct {
 
 // holding is what pods that are there say about the board's pods.
 func (b *board) holding() (all []heldFor) {
+	o := b.c.options
+	filters, scores := o.filters.has(interPodAffinity), o.weights[interPodAffinity] > 0
+	if o.ignorePreferred && len(b.c.preferAffine)+len(b.c.preferAnti) == 0 {
+		scores = false
+	}
+	weights := [...]int64{holdsAnti: 1, holdsAffine: o.hardAffinity, holdsPreferAffine: 1, holdsPreferAnti: -1}
 	for _, t := range b.w.terms.order {
 		if t.held == [4]int{} || !b.w.terms.matches(t, b.c.sample) {
 			continue
 		}
-		for as, what := range [...]int{isAgainst, isPreference, isPreference, isPreference} {
-			if t.held[as] > 0 {
-				sign := int64(1)
-				if as == holdsPreferAnti {
-					sign = -1
-				}
-				all = append(all, heldFor{source{t, as, sign}, what})
+		for as, weight := range weights {
+			switch {
+			case t.held[as] == 0:
+			case as == holdsAnti && filters:
+				all = append(all, heldFor{source{t, as, 1}, isAgainst})
+			case as != holdsAnti && scores && weight != 0:
+				all = append(all, heldFor{source{t, as, weight}, isPreference})
 			}
 		}
 	}

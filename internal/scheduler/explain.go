@@ -1,6 +1,10 @@
 package scheduler
 
 import (
+	"context"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -15,14 +19,11 @@ import (
 type World struct{ w *world }
 
 // NewWorld is empty. The same seed and the same calls give the same decisions.
-func NewWorld(seed uint64, profiles map[string]*Options) *World {
-	w := newWorld(seed)
-	w.options = profiles
-	return &World{w}
-}
+// config nil means upstream's defaults.
+func NewWorld(seed uint64, config *Configuration) *World { return &World{newWorld(seed, config)} }
 
-// Set takes in objects: Nodes, Namespaces, Pods that are on a node, and those of
-// storage. Others are passed over.
+// Set takes in objects: Nodes, Namespaces, Pods that are on a node, what selects pods
+// (Services, ReplicaSets, …), and what is storage. Others are passed over.
 func (w *World) Set(all ...api.Object) {
 	v := &w.w.volumes
 	for _, o := range all {
@@ -33,7 +34,7 @@ func (w *World) Set(all ...api.Object) {
 		case *corev1.Namespace:
 			w.w.setNamespace(o.Name, labels.Set(o.Labels))
 		case *corev1.Pod:
-			if o.Spec.NodeName != "" && o.Status.Phase != corev1.PodSucceeded && o.Status.Phase != corev1.PodFailed {
+			if o.Spec.NodeName != "" && !over(o) {
 				w.w.place(w.w.newPod(o), o.Spec.NodeName, false)
 			}
 		case *corev1.PersistentVolumeClaim:
@@ -48,6 +49,10 @@ func (w *World) Set(all ...api.Object) {
 			v.drivers[o.Name] = o
 		case *storagev1.CSIStorageCapacity:
 			v.capacities[key] = o
+		case *storagev1.VolumeAttachment:
+			v.attach(nil, o)
+		case *corev1.Service, *corev1.ReplicationController, *appsv1.ReplicaSet, *appsv1.StatefulSet:
+			w.w.owners.set(nil, o)
 		}
 	}
 	v.epoch++
@@ -55,10 +60,13 @@ func (w *World) Set(all ...api.Object) {
 
 // Schedule puts a pod on the best node and names it or, when none takes it, says
 // why in the words of FailedScheduling.
-func (w *World) Schedule(obj *corev1.Pod) (node, why string) {
+func (w *World) Schedule(ctx context.Context, obj *corev1.Pod) (node, why string) {
 	p := w.w.newPod(obj)
-	r := w.w.plan(p)
-	if r.node == nil {
+	r := w.w.decide(ctx, p, w.w.config.interested(obj))
+	switch {
+	case r.err != nil:
+		return "", r.err.Error()
+	case r.node == nil:
 		return "", r.why.text
 	}
 	w.w.place(p, r.node.name, true)
@@ -93,7 +101,7 @@ type Score struct {
 
 // Explain where a pod would go. A pod that is on a node is looked at as if it were
 // not there yet. budgets are those that preemption would have to heed.
-func (w *World) Explain(obj *corev1.Pod, budgets []*policyv1.PodDisruptionBudget) Explanation {
+func (w *World) Explain(ctx context.Context, obj *corev1.Pod, budgets []*policyv1.PodDisruptionBudget) Explanation {
 	world := w.w
 	p := world.newPod(obj)
 	if have := world.placed[p.key]; have != nil {
@@ -101,15 +109,13 @@ func (w *World) Explain(obj *corev1.Pod, budgets []*policyv1.PodDisruptionBudget
 		defer world.place(have.pod, have.on, have.assumed)
 	}
 	out := Explanation{Pod: p.key, Bound: obj.Spec.NodeName}
-	if r := world.plan(p); r.node != nil {
+	switch r := world.decide(ctx, p, world.config.interested(obj)); {
+	case r.err != nil:
+		out.Message = r.err.Error()
+	case r.node != nil:
 		out.Node = r.node.name
-	} else {
-		out.Message = r.why.text
-		if len(world.nodes) > 0 {
-			if c, why, _ := world.preempt(p, r.why, budgets); c == nil {
-				out.Message += " " + why
-			}
-		}
+	default:
+		out.Message = world.explain(p, r.why, budgets)
 	}
 	b := world.boardOf(p.class)
 	cells, feasible := b.judge()
@@ -119,11 +125,13 @@ func (w *World) Explain(obj *corev1.Pod, budgets []*policyv1.PodDisruptionBudget
 	for _, n := range world.nodes {
 		e := NodeExplanation{Node: n.name}
 		v := b.verdict(n.slot)
-		if v.ok() {
+		if v == nil {
 			v = world.withHopes(p, n)
 		}
-		if e.Filter, e.Reasons = v.plugin, v.reason; v.ok() {
-			e.Scores = b.scores(&b.lines[n.slot])
+		if v != nil {
+			e.Filter, e.Reasons = v.plugin.String(), v.reason
+		} else {
+			e.Scores = b.scores(b.line(n.slot))
 			for _, s := range e.Scores {
 				e.Total += s.Score * s.Weight
 			}
@@ -133,20 +141,38 @@ func (w *World) Explain(obj *corev1.Pod, budgets []*policyv1.PodDisruptionBudget
 	return out
 }
 
+// explain why a pod fits nowhere, and what preemption would make of it.
+func (w *world) explain(p *pod, why *refusal, budgets []*policyv1.PodDisruptionBudget) string {
+	if len(w.nodes) == 0 {
+		return why.text
+	}
+	said := w.postFilter(p)
+	if p.options.filters.has(defaultPreemption) {
+		all, reason, _ := w.preempt(p, why, budgets)
+		if len(all) > 0 {
+			return why.text
+		}
+		said = append(said, reason)
+	}
+	return strings.TrimSpace(why.text + " " + strings.Join(said, ", "))
+}
+
 func (b *board) scores(l *line) []Score {
 	c, n, o := b.c, l.node, b.c.options
 	var g [4]int64
 	if l.cell != nil {
 		g = l.cell.grades
 	}
-	all := []Score{
-		{"NodeResourcesFit", leastAllocated(c, n), 1}, {"NodeResourcesBalancedAllocation", balanced(c, n), 1},
-		{"ImageLocality", b.w.imageLocality(c, n), 1}, {"TaintToleration", g[gradeTaints], weightTaints},
-		{"NodeAffinity", g[gradeAffinity], weightAffinity}, {"PodTopologySpread", g[gradeSpread], weightSpread},
-		{"InterPodAffinity", g[gradePods], weightPods},
+	all := []struct {
+		by    plugin
+		score int64
+	}{
+		{nodeResourcesFit, o.fit.score(c, n)}, {balancedAllocation, o.balanced(c, n)}, {imageLocality, b.w.imageLocality(c, n)},
+		{taintToleration, g[gradeTaints]}, {nodeAffinity, g[gradeAffinity]}, {podTopologySpread, g[gradeSpread]}, {interPodAffinity, g[gradePods]},
 	}
-	for i := range all {
-		all[i].Weight = o.weight(all[i].Plugin, all[i].Weight)
+	out := make([]Score, len(all))
+	for i, a := range all {
+		out[i] = Score{a.by.String(), a.score, o.weights[a.by]}
 	}
-	return all
+	return out
 }

@@ -3,45 +3,29 @@ package scheduler
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 )
 
-// verdict is why a pod cannot be on a node; "" when it can. final means that
-// taking other pods off the node would not help.
-type verdict struct {
-	plugin string
-	reason []string
-	final  bool
-}
-
-func (v *verdict) ok() bool { return len(v.reason) == 0 }
-
-var yes = verdict{}
-
-func no(plugin, reason string) verdict      { return verdict{plugin, []string{reason}, false} }
-func noFinal(plugin, reason string) verdict { return verdict{plugin, []string{reason}, true} }
-
 // fitsNode runs the filters that look at the Node object alone, in upstream's
 // order; the first that says no decides.
-func (w *world) fitsNode(c *class, n *node) verdict {
-	o, pod := c.options, c.sample
-	if n.obj.Spec.Unschedulable && !toleratesTaint(pod, &unschedulable) && !o.Disabled["NodeUnschedulable"] {
-		return noFinal("NodeUnschedulable", "node(s) were unschedulable")
+func (w *world) fitsNode(c *class, n *node) *verdict {
+	o := c.options
+	byName := o.filters.has(nodeAffinity)
+	switch {
+	case byName && c.only != nil && !c.only[n.name]:
+		return saidNotNamed
+	case n.obj.Spec.Unschedulable && !toleratesTaint(c.sample, &unschedulable) && o.filters.has(nodeUnschedulable):
+		return saidUnschedulable
+	case len(n.taints) > 0 && untolerated(c, n.taints) > 0 && o.filters.has(taintToleration):
+		return saidTainted
+	case byName && o.added != nil && !o.added.Match(n.obj):
+		return saidNotAdded
+	case byName && !w.affine(c, n):
+		return saidNotAffine
 	}
-	if untolerated(c, n.taints) > 0 && !o.Disabled["TaintToleration"] {
-		return noFinal("TaintToleration", "node(s) had untolerated taint(s)")
-	}
-	if o.Disabled["NodeAffinity"] {
-		return yes
-	}
-	if o.added != nil && !o.added.Match(n.obj) {
-		return noFinal("NodeAffinity", "node(s) didn't match scheduler-enforced node affinity")
-	}
-	if !w.affine(c, n) {
-		return noFinal("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
-	}
-	return yes
+	return nil
 }
 
 // affine: the pod's own selector and affinity allow the node.
@@ -54,15 +38,21 @@ func (w *world) affine(c *class, n *node) bool {
 }
 
 // fitsPods runs the filters that look at the pods of the node, too.
-func (w *world) fitsPods(c *class, st *want, n *node) verdict {
+func (w *world) fitsPods(c *class, st *want, n *node) *verdict {
 	o := c.options
-	if len(c.ports) > 0 && !o.Disabled["NodePorts"] && n.portTaken(c) {
-		return no("NodePorts", "node(s) didn't have free ports for the requested pod ports")
+	if len(c.ports) > 0 && o.filters.has(nodePorts) && n.portTaken(c) {
+		return saidPorts
 	}
-	if !o.Disabled["NodeResourcesFit"] && !fitsResources(&c.requests, n) {
-		return lacking(&c.requests, n)
+	if o.filters.has(nodeResourcesFit) && !w.fitsResources(c, n) {
+		return w.lacking(c, n)
 	}
-	return w.fitsVolumes(c, st, n)
+	if v := w.fitsVolumes(c, st, n); v != nil {
+		return v
+	}
+	if c.features&^n.features != 0 && o.filters.has(nodeDeclaredFeatures) {
+		return saidFeatures
+	}
+	return nil
 }
 
 // rules are those filters that look at other nodes, for one decision.
@@ -85,7 +75,7 @@ func (b *board) rules() rules {
 }
 
 // fits a cell or, without one, a node.
-func (r rules) fits(c *cell, slot int32) verdict {
+func (r rules) fits(c *cell, slot int32) *verdict {
 	var lacks, shunned, against bool
 	for i := range r.b.dims {
 		d := &r.b.dims[i]
@@ -102,13 +92,13 @@ func (r rules) fits(c *cell, slot int32) verdict {
 				continue
 			}
 			if !ok {
-				return noFinal("PodTopologySpread", "node(s) didn't match pod topology spread constraints (missing required label)")
+				return saidSpreadLabel
 			}
 			if d.spread.self {
 				v++
 			}
 			if v-d.emptiest() > int64(d.spread.maxSkew) {
-				return no("PodTopologySpread", "node(s) didn't match pod topology spread constraints")
+				return saidSpread
 			}
 		case isAffine:
 			lacks = lacks || !ok || v == 0 && !r.first
@@ -120,13 +110,13 @@ func (r rules) fits(c *cell, slot int32) verdict {
 	}
 	switch {
 	case lacks:
-		return noFinal("InterPodAffinity", "node(s) didn't match pod affinity rules")
+		return saidNotNear
 	case shunned:
-		return no("InterPodAffinity", "node(s) didn't match pod anti-affinity rules")
+		return saidShunned
 	case against:
-		return no("InterPodAffinity", "node(s) didn't satisfy existing pods anti-affinity rules")
+		return saidAgainst
 	}
-	return yes
+	return nil
 }
 
 var unschedulable = corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}
@@ -160,23 +150,35 @@ func untolerated(c *class, taints []corev1.Taint) (count int) {
 	return count
 }
 
-func fitsResources(want *resources, n *node) bool {
+func (w *world) fitsResources(c *class, n *node) bool {
+	want := &c.requests
 	if n.used.pods+1 > n.alloc.pods || want.cpu > 0 && want.cpu > n.alloc.cpu-n.used.cpu ||
 		want.memory > 0 && want.memory > n.alloc.memory-n.used.memory ||
 		want.ephemeral > 0 && want.ephemeral > n.alloc.ephemeral-n.used.ephemeral {
 		return false
 	}
 	for name, q := range want.other {
-		if q > 0 && q > n.alloc.other[name]-n.used.other[name] {
+		if q > 0 && q > n.alloc.other[name]-n.used.other[name] && !w.elsewhere(c, n, name) {
 			return false
 		}
 	}
 	return true
 }
 
+// elsewhere: a resource is not for NodeResourcesFit to look at.
+func (w *world) elsewhere(c *class, n *node, name corev1.ResourceName) bool {
+	o := c.options
+	if (o.ignored != nil || o.ignoring != nil) && extendedResource(name) {
+		group, _, _ := strings.Cut(string(name), "/")
+		return o.ignored[name] || o.ignoring[group]
+	}
+	return false
+}
+
 // lacking names everything there is too little of.
-func lacking(want *resources, n *node) verdict {
-	v := verdict{plugin: "NodeResourcesFit"}
+func (w *world) lacking(c *class, n *node) *verdict {
+	v := verdict{plugin: nodeResourcesFit}
+	want := &c.requests
 	lack := func(name string, need, have, total int64) {
 		if need > 0 && need > have {
 			v.reason = append(v.reason, name)
@@ -190,7 +192,22 @@ func lacking(want *resources, n *node) verdict {
 	lack("Insufficient memory", want.memory, n.alloc.memory-n.used.memory, n.alloc.memory)
 	lack("Insufficient ephemeral-storage", want.ephemeral, n.alloc.ephemeral-n.used.ephemeral, n.alloc.ephemeral)
 	for _, name := range slices.Sorted(maps.Keys(want.other)) {
-		lack("Insufficient "+string(name), want.other[name], n.alloc.other[name]-n.used.other[name], n.alloc.other[name])
+		if !w.elsewhere(c, n, name) {
+			lack("Insufficient "+string(name), want.other[name], n.alloc.other[name]-n.used.other[name], n.alloc.other[name])
+		}
 	}
+	return w.shared(&v)
+}
+
+// shared is the same verdict for all nodes of which the same is said.
+func (w *world) shared(v *verdict) *verdict {
+	key := strings.Join(v.reason, ",")
+	if v.final {
+		key += "!"
+	}
+	if have := w.said[key]; have != nil {
+		return have
+	}
+	w.said[key] = v
 	return v
 }

@@ -12,11 +12,14 @@ func because(r *refusal, total int) string {
 	if total == 0 {
 		return "no nodes available to schedule pods"
 	}
-	if !r.whole.ok() {
+	if r.whole != nil {
 		return fmt.Sprintf("0/%d nodes are available: %s.", total, strings.Join(r.whole.reason, ", "))
 	}
 	count := map[string]int{}
 	for _, v := range r.verdicts {
+		if v == nil {
+			continue
+		}
 		for _, why := range v.reason {
 			count[why]++
 		}
@@ -25,10 +28,15 @@ func because(r *refusal, total int) string {
 }
 
 // nobody says why removing other pods would not help either.
-func nobody(reasons []string) string {
+func nobody(reasons []*verdict) string {
 	count := map[string]int{}
-	for _, r := range reasons {
-		count[r]++
+	for _, v := range reasons {
+		if v == nil {
+			continue
+		}
+		for _, why := range v.reason {
+			count[why]++
+		}
 	}
 	return fmt.Sprintf("preemption: 0/%d nodes are available: %s.", len(reasons), histogram(count))
 }

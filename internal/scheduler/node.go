@@ -23,6 +23,7 @@ type node struct {
 	pods        map[string]*placed
 	taints      []corev1.Taint // those that keep pods off: NoSchedule, NoExecute
 	soft        []corev1.Taint // PreferNoSchedule
+	features    features
 }
 
 // placed is a pod on a node, bound or assumed to be.
@@ -42,6 +43,7 @@ func (n *node) set(obj *corev1.Node) {
 	n.obj = obj
 	n.version++
 	n.alloc = resourcesOf(obj.Status.Allocatable)
+	n.features = declared(obj)
 	n.taints, n.soft = nil, nil
 	for _, t := range obj.Spec.Taints {
 		if t.Effect == corev1.TaintEffectPreferNoSchedule {
@@ -67,11 +69,21 @@ func sameImages(a, b *corev1.Node) bool {
 	})
 }
 
-// matters says whether a change of a node may let a pod fit that did not.
-func matters(a, b *corev1.Node) bool {
-	return a.Spec.Unschedulable != b.Spec.Unschedulable || !sameLabels(a.Labels, b.Labels) ||
-		!equality.Semantic.DeepEqual(a.Spec.Taints, b.Spec.Taints) ||
-		!equality.Semantic.DeepEqual(a.Status.Allocatable, b.Status.Allocatable)
+// changed says what of a node that decisions look at is different, 0 = nothing.
+func changed(old, now *corev1.Node) (c change) {
+	if old.Spec.Unschedulable != now.Spec.Unschedulable || !equality.Semantic.DeepEqual(old.Spec.Taints, now.Spec.Taints) {
+		c |= nodeTaints
+	}
+	if !sameLabels(old.Labels, now.Labels) {
+		c |= nodeLabels
+	}
+	if !equality.Semantic.DeepEqual(old.Status.Allocatable, now.Status.Allocatable) {
+		c |= nodeRoom
+	}
+	if declared(old) != declared(now) {
+		c |= nodeFeatures
+	}
+	return c
 }
 
 func (n *node) label(key string) (string, bool) {
@@ -91,16 +103,19 @@ func (n *node) count(p *pod, sign int64) {
 	}
 }
 
-// portTaken says whether a host port of a class is in use: the same port and
-// protocol on the same address, or on all addresses.
+// portTaken says whether a host port of a class is in use.
 func (n *node) portTaken(c *class) bool {
 	for _, want := range c.ports {
 		for have := range n.ports {
-			if have.port == want.port && have.protocol == want.protocol &&
-				(have.ip == want.ip || have.ip == "0.0.0.0" || want.ip == "0.0.0.0") {
+			if want.clashes(have) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// clashes: the same port and protocol on the same address, or on all addresses.
+func (h hostPort) clashes(other hostPort) bool {
+	return h.port == other.port && h.protocol == other.protocol && (h.ip == other.ip || h.ip == "0.0.0.0" || other.ip == "0.0.0.0")
 }

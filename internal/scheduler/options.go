@@ -1,135 +1,79 @@
 package scheduler
 
 import (
-	"fmt"
-	"slices"
+	"math"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
-	"sigs.k8s.io/yaml"
 )
 
-// Options of how nodes are filtered and scored for the pods of one scheduler name.
+// Options of how nodes are filtered and scored for the pods of one scheduler name:
+// a profile. See ParseConfiguration and DefaultOptions.
 type Options struct {
-	Disabled map[string]bool  // plugins that do not take part
-	Weights  map[string]int64 // of scores; those not named have upstream's defaults
-	Added    *corev1.NodeSelector
+	name    string             // spec.schedulerName
+	filters plugins            // that take part in filtering, gating and preempting
+	weights [pluginCount]int64 // of scores, 0 = takes no part
 
-	added *nodeaffinity.NodeSelector
+	fit      scoring
+	balance  []corev1.ResourceName
+	ignored  map[corev1.ResourceName]bool // extended resources that are not looked at
+	ignoring map[string]bool              // and those of these groups (what is before the /)
+
+	hardAffinity    int64 // what required affinity of pods that are there weighs for others
+	ignorePreferred bool  // of pods that are there, for pods that prefer nothing
+
+	spread       []corev1.TopologySpreadConstraint // for pods that have none
+	systemSpread bool                              // spread is upstream's own: nodes without the labels count, too
+
+	added          *nodeaffinity.NodeSelector
+	addedPreferred *nodeaffinity.PreferredSchedulingTerms
+
+	volumeTimeout time.Duration // for a pod's volumes to be bound or made
+	deviceTimeout time.Duration // for a pod's devices to be ready
+	// allocateTimeout is how long it may take to find devices on one node; 0 = no limit
+	allocateTimeout time.Duration
+	victimPercent   int // of the nodes that may be looked at for victims …
+	victimLeast     int // … but at least so many
 }
 
-func (o *Options) weight(plugin string, usual int64) int64 {
-	if o.Disabled[plugin] {
-		return 0
-	}
-	if w, ok := o.Weights[plugin]; ok {
-		return w
-	}
-	return usual
+// systemSpread is upstream's: softly over hosts and zones.
+var systemSpread = []corev1.TopologySpreadConstraint{
+	{TopologyKey: corev1.LabelHostname, WhenUnsatisfiable: corev1.ScheduleAnyway, MaxSkew: 3},
+	{TopologyKey: corev1.LabelTopologyZone, WhenUnsatisfiable: corev1.ScheduleAnyway, MaxSkew: 5},
 }
 
-// plugins that there are, and may be turned off.
-var plugins = []string{
-	"NodeUnschedulable", "TaintToleration", "NodeAffinity", "NodePorts", "NodeResourcesFit", "NodeResourcesBalancedAllocation",
-	"ImageLocality", "VolumeRestrictions", "NodeVolumeLimits", "VolumeBinding", "VolumeZone", "PodTopologySpread", "InterPodAffinity",
-	"DefaultPreemption",
-}
-
-// configuration is what is read of a KubeSchedulerConfiguration.
-type configuration struct {
-	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"`
-	Profiles   []struct {
-		SchedulerName string               `json:"schedulerName"`
-		Plugins       map[string]pluginSet `json:"plugins"`
-		PluginConfig  []struct {
-			Name string `json:"name"`
-			Args struct {
-				AddedAffinity *corev1.NodeAffinity `json:"addedAffinity"`
-			} `json:"args"`
-		} `json:"pluginConfig"`
-	} `json:"profiles"`
-}
-
-type pluginSet struct {
-	Enabled, Disabled []struct {
-		Name   string `json:"name"`
-		Weight int64  `json:"weight"`
+// DefaultOptions are those of upstream's default profile.
+func DefaultOptions(name string) *Options {
+	return &Options{
+		name: name, filters: math.MaxUint32, weights: usualWeights, fit: usualScoring(),
+		balance: []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory}, hardAffinity: 1,
+		spread: systemSpread, systemSpread: true, volumeTimeout: 10 * time.Minute, deviceTimeout: 10 * time.Minute, allocateTimeout: 10 * time.Second,
+		victimPercent: 10, victimLeast: 100,
 	}
 }
 
-// ParseConfiguration reads the profiles of a kubescheduler.config.k8s.io/v1
-// KubeSchedulerConfiguration, by scheduler name: plugins that are turned off,
-// weights of scores, and the affinity that NodeAffinity adds. The error says which
-// field is wrong.
-func ParseConfiguration(text []byte) (map[string]*Options, error) {
-	var c configuration
-	if err := yaml.Unmarshal(text, &c); err != nil {
-		return nil, fmt.Errorf("not a KubeSchedulerConfiguration: %w", err)
-	}
-	if c.APIVersion != "kubescheduler.config.k8s.io/v1" || c.Kind != "KubeSchedulerConfiguration" {
-		return nil, fmt.Errorf("%s %s: write apiVersion: kubescheduler.config.k8s.io/v1 and kind: KubeSchedulerConfiguration", c.APIVersion, c.Kind)
-	}
-	out := map[string]*Options{}
-	for i, p := range c.Profiles {
-		if p.SchedulerName == "" {
-			p.SchedulerName = corev1.DefaultSchedulerName
-		}
-		if out[p.SchedulerName] != nil {
-			return nil, fmt.Errorf("profiles[%d].schedulerName: %q is there twice", i, p.SchedulerName)
-		}
-		o := &Options{Disabled: map[string]bool{}, Weights: map[string]int64{}}
-		for point, set := range p.Plugins {
-			if err := o.take(point, set); err != nil {
-				return nil, fmt.Errorf("profiles[%d].plugins.%s: %w", i, point, err)
-			}
-		}
-		for j, a := range p.PluginConfig {
-			if a.Name == "NodeAffinity" && a.Args.AddedAffinity != nil {
-				o.Added = a.Args.AddedAffinity.RequiredDuringSchedulingIgnoredDuringExecution
-			} else {
-				return nil, fmt.Errorf("profiles[%d].pluginConfig[%d]: of the arguments of plugins only NodeAffinity's addedAffinity can be set, not %s's", i, j, a.Name)
-			}
-		}
-		if o.Added != nil {
-			added, err := nodeaffinity.NewNodeSelector(o.Added)
-			if err != nil {
-				return nil, fmt.Errorf("profiles[%d].pluginConfig: addedAffinity: %w", i, err)
-			}
-			o.added = added
-		}
-		out[p.SchedulerName] = o
-	}
-	return out, nil
+// Configuration of a scheduler.
+type Configuration struct {
+	Profiles     map[string]*Options // by spec.schedulerName
+	Extenders    []*Extender         // asked in turn
+	BackoffFirst time.Duration       // before a pod that did not fit is tried again, doubled with each try …
+	BackoffMost  time.Duration       // … up to this
 }
 
-func (o *Options) take(point string, set pluginSet) error {
-	enabled := map[string]bool{}
-	for _, p := range set.Enabled {
-		if !slices.Contains(plugins, p.Name) {
-			return fmt.Errorf("there is no plugin %q; there are %v", p.Name, plugins)
-		}
-		enabled[p.Name] = true
-		if p.Weight > 0 {
-			o.Weights[p.Name] = p.Weight
-		}
+// DefaultConfiguration has one profile, default-scheduler.
+func DefaultConfiguration() *Configuration {
+	return &Configuration{
+		Profiles:     map[string]*Options{corev1.DefaultSchedulerName: DefaultOptions(corev1.DefaultSchedulerName)},
+		BackoffFirst: time.Second, BackoffMost: 10 * time.Second,
 	}
-	for _, p := range set.Disabled {
-		names := []string{p.Name}
-		if p.Name == "*" {
-			names = plugins
-		} else if !slices.Contains(plugins, p.Name) {
-			return fmt.Errorf("there is no plugin %q; there are %v", p.Name, plugins)
-		}
-		for _, name := range names {
-			switch {
-			case enabled[name]:
-			case point == "score":
-				o.Weights[name] = 0
-			default:
-				o.Disabled[name] = true
-			}
-		}
+}
+
+// profile of a scheduler name; the usual one for a name that is nobody's, whose
+// pods only count.
+func (c *Configuration) profile(name string) *Options {
+	if o := c.Profiles[name]; o != nil {
+		return o
 	}
-	return nil
+	return DefaultOptions(name)
 }

@@ -11,38 +11,50 @@ type result struct {
 	node  *node
 	score int64
 	why   *refusal // when there is no node
+	err   error    // when it could not be decided
 }
 
 // refusal says why no node takes a pod.
 type refusal struct {
-	verdicts []verdict // of world.nodes
-	whole    verdict   // what is wrong with the pod whatever the node
+	verdicts []*verdict // of world.nodes
+	whole    *verdict   // what is wrong with the pod whatever the node
 	text     string
-	for_     change // what may help
+	by       plugins // that said no
 }
 
-// boardsMost is how many entries boards may have, all together, before the one
-// that was not asked for longest is dropped.
-const boardsMost = 4 << 20
+const (
+	// boardsMost is how many entries boards may have, all together, before the one
+	// that was not asked for longest is dropped: 80 MB.
+	boardsMost = 1 << 20
+	// forgetAfter so many decisions on others a board is dropped at the next sweep.
+	forgetAfter = 10_000
+)
 
 // boardOf a class, up to date.
 func (w *world) boardOf(c *class) *board {
 	w.clock++
 	c.used = w.clock
-	if c.board == nil {
+	w.regroup(c)
+	fresh := c.board == nil
+	if fresh {
 		c.board = &board{w: w, c: c}
 		w.boards = append(w.boards, c)
-		if len(w.boards) > 16 && len(w.boards)*len(w.slots) > boardsMost {
-			w.dropBoard()
-		}
 	}
 	c.board.sync()
+	for total := 0; fresh && len(w.boards) > 16; total = 0 {
+		for _, other := range w.boards {
+			total += other.board.size()
+		}
+		if total <= boardsMost {
+			break
+		}
+		w.dropBoard()
+	}
 	return c.board
 }
 
 func (b *board) fits(slot int32) bool {
-	v := b.verdict(slot)
-	return v.ok()
+	return b.verdict(slot) == nil
 }
 
 func (w *world) dropBoard() {
@@ -68,14 +80,16 @@ func (w *world) plan(p *pod) result {
 	}
 	n, score := b.pick(nil)
 	if n != nil && w.robs(p, n) {
-		skip := map[int32]bool{}
-		for n != nil && w.robs(p, n) {
-			skip[n.slot] = true
+		skip, refused := map[int32]bool{}, map[int32]*verdict{}
+		for n != nil {
+			v := w.withHopes(p, n)
+			if v == nil {
+				return result{node: n, score: score}
+			}
+			skip[n.slot], refused[n.slot] = true, v
 			n, score = w.boardOf(p.class).pick(skip)
 		}
-		if n == nil {
-			return result{why: w.refuse(p, skip)}
-		}
+		return result{why: w.refuse(p, refused)}
 	}
 	if n == nil {
 		if b.why == nil {
@@ -86,31 +100,36 @@ func (w *world) plan(p *pod) result {
 	return result{node: n, score: score}
 }
 
-// refuse works out why no node takes a pod. robbed are those where others hope
-// for the room.
-func (w *world) refuse(p *pod, robbed map[int32]bool) *refusal {
-	r := &refusal{for_: nodeAdded}
+// refuse works out why no node takes a pod. refused says so of nodes that its board
+// would take it on.
+func (w *world) refuse(p *pod, refused map[int32]*verdict) *refusal {
 	b := p.board
-	if b.want != nil && !b.want.rejected.ok() && len(w.nodes) > 0 {
-		r.whole, r.for_ = b.want.rejected, storageChanged
+	r := &refusal{verdicts: make([]*verdict, len(w.nodes)), whole: b.whole()}
+	if r.whole != nil {
+		r.by = r.by.with(r.whole.plugin)
 	}
-	r.verdicts = make([]verdict, len(w.nodes))
+	if len(w.nodes) == 0 {
+		r.by = r.by.with(extended) // anything may help
+	}
 	for i, n := range w.nodes {
 		v := b.verdict(n.slot)
-		if robbed[n.slot] && v.ok() {
-			v = w.withHopes(p, n)
+		if v == nil {
+			v = refused[n.slot]
 		}
 		r.verdicts[i] = v
-		r.for_ |= helps[v.plugin]
+		if v != nil {
+			r.by = r.by.with(v.plugin)
+		}
 	}
 	r.text = because(r, len(w.nodes))
 	return r
 }
 
-// startOf a pod, for the order of preemption.
-func startOf(obj *corev1.Pod) time.Time {
+// started is when a pod began to run, for the order of preemption: those that have
+// not are younger than all that have.
+func started(obj *corev1.Pod) time.Time {
 	if obj.Status.StartTime != nil {
 		return obj.Status.StartTime.Time
 	}
-	return obj.CreationTimestamp.Time
+	return time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
 }

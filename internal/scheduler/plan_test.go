@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -53,7 +54,7 @@ func byApp(key string) corev1.PodAffinityTerm {
 }
 
 func worldOf(nodes ...*corev1.Node) *world {
-	w := newWorld(1)
+	w := newWorld(1, nil)
 	for _, n := range nodes {
 		w.setNode(n)
 	}
@@ -129,7 +130,7 @@ func TestPlan(t *testing.T) {
 func TestBoardFollows(t *testing.T) {
 	for seed := range uint64(30) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
-		w := newWorld(seed)
+		w := newWorld(seed, nil)
 		shapes := []func(*corev1.Pod){
 			func(*corev1.Pod) {},
 			cpu("100m"),
@@ -204,40 +205,57 @@ func TestPreempt(t *testing.T) {
 	if r.node != nil {
 		t.Fatalf("fits on %s", r.node.name)
 	}
-	c, _, _ := w.preempt(p, r.why, nil)
+	all, _, _ := w.preempt(p, r.why, nil)
+	c := least(all)
 	if c == nil || c.node.name != "a" || len(c.victims) != 1 || c.victims[0].obj.Name != "a2" {
 		t.Fatalf("got %+v, want a2 to leave a", c)
 	}
 	if len(w.placed) != 3 {
 		t.Errorf("%d pods left in the world, want all 3", len(w.placed))
 	}
-	low := w.newPod(aPod("low", cpu("2")))
-	if c, why, _ := w.preempt(low, w.plan(low).why, nil); c != nil || why != "preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod." {
-		t.Errorf("got %+v, %q", c, why)
+	for _, c := range []struct {
+		pod  *corev1.Pod
+		want string
+	}{
+		{aPod("low", cpu("2")), "preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod."},
+		{aPod("mid", cpu("3"), priority(2)), "preemption: 0/2 nodes are available: 1 Insufficient cpu, 1 No preemption victims found for incoming pod."},
+		{aPod("big", cpu("9"), priority(9)), "preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."},
+		{aPod("kind", cpu("2"), priority(9), func(p *corev1.Pod) { p.Spec.PreemptionPolicy = new(corev1.PreemptNever) }), "preemption: not eligible due to preemptionPolicy=Never."},
+	} {
+		p := w.newPod(c.pod)
+		if all, why, _ := w.preempt(p, w.plan(p).why, nil); len(all) > 0 || why != c.want {
+			t.Errorf("%s: got %+v, %q, want %q", c.pod.Name, all, why, c.want)
+		}
 	}
 }
 
 func TestQueue(t *testing.T) {
-	q, w, now := newQueue(), newWorld(1), time.Unix(1000, 0)
+	q, w, now := newQueue(DefaultConfiguration()), newWorld(1, nil), time.Unix(1000, 0)
 	low, high := w.newPod(aPod("low")), w.newPod(aPod("high", priority(9)))
 	q.put(low, now)
 	q.put(high, now.Add(time.Second))
 	if p := q.pop(now); p != high {
 		t.Fatalf("got %s, want the higher priority first", p.key)
 	}
-	q.failed(high, helps["NodeResourcesFit"], now)
-	if p := q.pop(now); p != low {
-		t.Fatal("want low next")
+	q.failed(high, plugins(0).with(nodeResourcesFit), now)
+	q.wake(w, happening{what: podCame, pod: low.class}, now)
+	if p := q.pop(now.Add(time.Hour)); p != low {
+		t.Fatal("a pod that came does not make room: want low next")
 	}
-	q.wake(podCame, now)
-	if q.pop(now.Add(time.Hour)) != nil {
-		t.Error("a pod that came does not make room")
+	q.wake(w, happening{what: podGone, pod: low.class}, now)
+	fresh := w.newPod(aPod("fresh"))
+	q.put(fresh, now)
+	if p := q.pop(now); p != fresh {
+		t.Errorf("got %s: a pod that failed just now has to back off while there is something else to do", p.key)
 	}
-	q.wake(podGone, now)
+	if p := q.pop(now); p != high {
+		t.Error("a pod that backs off is taken when there is nothing else to do")
+	}
+	q.again(high, now)
 	if q.pop(now) != nil {
-		t.Error("a pod that failed just now has to back off")
+		t.Error("a pod that failed by an error backs off whatever there is to do")
 	}
-	if p := q.pop(now.Add(backoffFirst)); p != high {
+	if p := q.pop(now.Add(time.Second)); p != high {
 		t.Error("want high after its back-off")
 	}
 }
@@ -246,7 +264,7 @@ func BenchmarkPlan(b *testing.B) {
 	shapes := map[string]func(*corev1.Pod){
 		"plain": func(*corev1.Pod) {},
 		"default": func(p *corev1.Pod) {
-			p.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", Controller: new(true)}}
+			p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "rs", Controller: new(true)}}
 		},
 		"spread":   spreadOver3(corev1.DoNotSchedule, corev1.LabelTopologyZone),
 		"hosts":    spreadOver3(corev1.DoNotSchedule, corev1.LabelHostname),
@@ -255,13 +273,16 @@ func BenchmarkPlan(b *testing.B) {
 	for _, nodes := range []int{100, 1000, 5000, 15000} {
 		for _, shape := range []string{"plain", "default", "spread", "hosts", "affinity"} {
 			b.Run(fmt.Sprintf("%s/%d", shape, nodes), func(b *testing.B) {
-				w := newWorld(1)
+				w := newWorld(1, nil)
 				for i := range nodes {
 					w.setNode(aNode(fmt.Sprintf("n%05d", i), fmt.Sprint(i%3), func(n *corev1.Node) {
 						n.Status.Allocatable[corev1.ResourcePods] = resource.MustParse("1000000")
 						n.Status.Allocatable[corev1.ResourceCPU] = resource.MustParse("1000000")
 					}))
 				}
+				w.owners.set(nil, &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "rs"}, Spec: appsv1.ReplicaSetSpec{
+					Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "a"}},
+				}})
 				b.ResetTimer()
 				for i := range b.N {
 					p := w.newPod(aPod(fmt.Sprint(i), cpu("100m"), shapes[shape]))

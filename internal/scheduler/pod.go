@@ -15,8 +15,11 @@ type pod struct {
 	key string // namespace/name
 
 	// while it waits
-	queued   time.Time
-	attempts int
+	queued time.Time
+	tries  int  // that ended with no node for it
+	errors int  // since, that ended with an error
+	gated  bool // its victims are being told to go
+	missed bool // something happened meanwhile
 }
 
 func (w *world) newPod(obj *corev1.Pod) *pod {
@@ -55,49 +58,45 @@ func (p *class) hostPorts() {
 	}
 }
 
-// constraints are the pod's own or, where it has none and something owns it, the
-// cluster's defaults: softly over hosts (skew 3) and zones (skew 5), among pods
-// of the same owner.
-func (p *class) constraints(terms *terms) {
-	for _, c := range p.sample.Spec.TopologySpreadConstraints {
-		sel, err := metav1.LabelSelectorAsSelector(c.LabelSelector)
-		if err != nil {
-			continue // validated by the API server
-		}
-		for _, k := range c.MatchLabelKeys {
-			if v, ok := p.sample.Labels[k]; ok && (c.LabelSelector == nil || !names(c.LabelSelector, k)) {
-				if r, err := labels.NewRequirement(k, "in", []string{v}); err == nil {
-					sel = sel.Add(*r)
-				}
+// constraints that spread the pods. group selects those that a profile's
+// constraints count; nil: the constraints are the pod's own.
+func (c *class) constraints(terms *terms, list []corev1.TopologySpreadConstraint, group labels.Selector) {
+	obj := c.sample
+	for _, t := range list {
+		sel := group
+		if sel == nil {
+			var err error
+			if sel, err = selectorOf(&t, obj.Labels); err != nil {
+				continue // validated by the API server
 			}
 		}
 		s := spread{
-			term: terms.get(c.TopologyKey, spreadOver(p.sample.Namespace, sel)), maxSkew: c.MaxSkew, minDomains: 1,
-			hard: c.WhenUnsatisfiable == corev1.DoNotSchedule, self: sel.Matches(labels.Set(p.sample.Labels)),
-			honorAffinity: c.NodeAffinityPolicy == nil || *c.NodeAffinityPolicy == corev1.NodeInclusionPolicyHonor,
-			honorTaints:   c.NodeTaintsPolicy != nil && *c.NodeTaintsPolicy == corev1.NodeInclusionPolicyHonor,
+			term: terms.get(t.TopologyKey, spreadOver(obj.Namespace, sel)), maxSkew: t.MaxSkew, minDomains: 1,
+			hard: t.WhenUnsatisfiable == corev1.DoNotSchedule, self: sel.Matches(labels.Set(obj.Labels)),
+			honorAffinity: t.NodeAffinityPolicy == nil || *t.NodeAffinityPolicy == corev1.NodeInclusionPolicyHonor,
+			honorTaints:   t.NodeTaintsPolicy != nil && *t.NodeTaintsPolicy == corev1.NodeInclusionPolicyHonor,
 		}
-		if c.MinDomains != nil {
-			s.minDomains = *c.MinDomains
+		if t.MinDomains != nil {
+			s.minDomains = *t.MinDomains
 		}
-		p.spread = append(p.spread, s)
+		c.spread = append(c.spread, s)
 	}
-	if len(p.sample.Spec.TopologySpreadConstraints) > 0 {
-		return
+}
+
+// selectorOf a constraint, with what matchLabelKeys add (KEP-3243).
+func selectorOf(t *corev1.TopologySpreadConstraint, own map[string]string) (labels.Selector, error) {
+	sel, err := metav1.LabelSelectorAsSelector(t.LabelSelector)
+	if err != nil {
+		return nil, err
 	}
-	sel := ownSelector(p.sample)
-	if sel == nil {
-		return
+	for _, k := range t.MatchLabelKeys {
+		if v, ok := own[k]; ok && (t.LabelSelector == nil || !names(t.LabelSelector, k)) {
+			if r, err := labels.NewRequirement(k, "in", []string{v}); err == nil {
+				sel = sel.Add(*r)
+			}
+		}
 	}
-	p.spreadDefault = true
-	for _, d := range []struct {
-		key  string
-		skew int32
-	}{{corev1.LabelHostname, 3}, {corev1.LabelTopologyZone, 5}} {
-		p.spread = append(p.spread, spread{
-			term: terms.get(d.key, spreadOver(p.sample.Namespace, sel)), maxSkew: d.skew, minDomains: 1, self: true, honorAffinity: true,
-		})
-	}
+	return sel, nil
 }
 
 func names(s *metav1.LabelSelector, key string) bool {
@@ -110,29 +109,4 @@ func names(s *metav1.LabelSelector, key string) bool {
 		}
 	}
 	return false
-}
-
-// ownSelector tells pods of the same owner: those with all of its labels. The
-// template's labels are on every pod that one controller makes, so no Service,
-// ReplicaSet or StatefulSet has to be looked up.
-func ownSelector(obj *corev1.Pod) labels.Selector {
-	owner := metav1.GetControllerOfNoCopy(obj)
-	if owner == nil || owner.Kind != "ReplicaSet" && owner.Kind != "ReplicationController" && owner.Kind != "StatefulSet" {
-		return nil
-	}
-	set := labels.Set{}
-	for k, v := range obj.Labels {
-		if !perPod[k] {
-			set[k] = v
-		}
-	}
-	if len(set) == 0 {
-		return nil
-	}
-	return labels.SelectorFromSet(set)
-}
-
-// perPod labels differ between the pods of one owner.
-var perPod = map[string]bool{
-	"statefulset.kubernetes.io/pod-name": true, "apps.kubernetes.io/pod-index": true, "batch.kubernetes.io/job-completion-index": true,
 }

@@ -10,29 +10,26 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
 )
 
 // hope is a pod for which others were told to go: it has the room on that node
 // before pods of lower priority do.
 type hope struct {
 	*pod
-	on      string
-	victims map[types.UID]bool // that were told to go
+	on string
 }
 
 // robs says whether p, put on a node, would take what others of no lower priority
 // hope to have there.
 func (w *world) robs(p *pod, n *node) bool {
-	v := w.withHopes(p, n)
-	return !v.ok()
+	return w.withHopes(p, n) != nil
 }
 
 // withHopes is the verdict on a node with the pods that hope for it counted as if
 // they were on it.
-func (w *world) withHopes(p *pod, n *node) verdict {
+func (w *world) withHopes(p *pod, n *node) *verdict {
 	if len(w.hopes) == 0 {
-		return yes
+		return nil
 	}
 	var keys []string
 	for key, h := range w.hopes {
@@ -41,10 +38,10 @@ func (w *world) withHopes(p *pod, n *node) verdict {
 		}
 	}
 	if len(keys) == 0 {
-		return yes
+		return nil
 	}
 	slices.Sort(keys)
-	var v verdict
+	var v *verdict
 	w.trial(p, func() {
 		for _, key := range keys {
 			w.place(w.hopes[key].pod, n.name, true)
@@ -86,69 +83,67 @@ func (c *preemption) objects() []*corev1.Pod {
 	return all
 }
 
-// preempt looks for the node on which the least has to go for p to fit: first
-// fewest broken disruption budgets, then the lowest top priority, the smallest
-// sum of priorities, the fewest pods, the youngest ones. It returns nil when no pod
-// of lower priority is worth removing, and why, in upstream's words.
-func (w *world) preempt(p *pod, no *refusal, budgets []*policyv1.PodDisruptionBudget) (best *preemption, why string, eligible bool) {
-	if text := w.mayNot(p); text != "" {
+// preempt looks for nodes that p would fit on if pods of lower priority went. why
+// says, in upstream's words, why there are none; eligible, that it was looked for.
+func (w *world) preempt(p *pod, no *refusal, budgets []*policyv1.PodDisruptionBudget) (found []*preemption, why string, eligible bool) {
+	if text := w.mayNot(p, no); text != "" {
 		return nil, "preemption: " + text, false
 	}
-	if p.options.Disabled["DefaultPreemption"] {
-		return nil, "", false
-	}
-	reasons := make([]string, len(w.nodes))
-	for i := range reasons {
-		reasons[i] = "Preemption is not helpful for scheduling"
-	}
-	if !no.whole.ok() {
-		return nil, nobody(reasons), true
-	}
+	reasons := make([]*verdict, len(w.nodes))
 	var candidates []int
 	for i := range w.nodes {
-		if !no.verdicts[i].final {
-			reasons[i] = "No preemption victims found for incoming pod"
+		reasons[i] = saidUseless
+		if no.whole == nil && (no.verdicts[i] == nil || !no.verdicts[i].final) {
+			reasons[i] = saidNoVictims
 			candidates = append(candidates, i)
 		}
 	}
-	if len(candidates) == 0 {
+	if len(candidates) == 0 || w.lowestPriority() >= p.priority {
 		return nil, nobody(reasons), true
 	}
 	// as upstream: in a large cluster the best of a tenth of the nodes will do
-	enough := max(100, len(w.nodes)/10)
-	from, found := int(mix(w.seed, p.key)%uint64(len(candidates))), 0
-	lowest := w.lowestPriority()
-	if lowest >= p.priority {
-		return nil, nobody(reasons), true
-	}
+	o := p.options
+	enough := max(o.victimLeast, len(candidates)*o.victimPercent/100)
+	from, kind := int(mix(w.seed, p.key)%uint64(len(candidates))), false
 	w.trial(p, func() {
 		for i := range candidates {
-			n := w.nodes[candidates[(from+i)%len(candidates)]]
-			c := w.victims(p, n, budgets)
+			at := candidates[(from+i)%len(candidates)]
+			c, why := w.victims(p, w.nodes[at], budgets)
 			if c == nil {
+				reasons[at] = why
 				continue
 			}
-			if best == nil || better(c, best) {
-				best = c
-			}
-			if found++; found >= enough && best.violations == 0 {
+			found, kind = append(found, c), kind || c.violations == 0
+			if kind && len(found) >= enough {
 				return
 			}
 		}
 	})
-	return best, nobody(reasons), true
+	return found, nobody(reasons), true
+}
+
+// least of what may be done: first fewest broken disruption budgets, then the
+// lowest top priority, the smallest sum of priorities, the fewest pods, the
+// youngest ones.
+func least(all []*preemption) (best *preemption) {
+	for _, c := range all {
+		if best == nil || better(c, best) {
+			best = c
+		}
+	}
+	return best
 }
 
 func (w *world) lowestPriority() int32 {
 	lowest := int32(math.MaxInt32)
-	for _, pl := range w.placed {
-		lowest = min(lowest, pl.priority)
+	for v := range w.priorities {
+		lowest = min(lowest, v)
 	}
 	return lowest
 }
 
 // mayNot says why a pod may not preempt others, "" = it may.
-func (w *world) mayNot(p *pod) string {
+func (w *world) mayNot(p *pod, no *refusal) string {
 	if p.obj.Spec.PreemptionPolicy != nil && *p.obj.Spec.PreemptionPolicy == corev1.PreemptNever {
 		return "not eligible due to preemptionPolicy=Never."
 	}
@@ -157,11 +152,14 @@ func (w *world) mayNot(p *pod) string {
 		return ""
 	}
 	n := w.byName[h.on]
-	if n == nil || n.obj == nil {
+	if n == nil || n.obj == nil || no.whole != nil {
+		return ""
+	}
+	if at := slices.Index(w.nodes, n); at >= 0 && no.verdicts[at] != nil && no.verdicts[at].final {
 		return ""
 	}
 	for _, pl := range n.pods {
-		if pl.priority < p.priority && (h.victims[pl.obj.UID] || leaving(pl.obj)) {
+		if pl.priority < p.priority && leaving(pl.obj) {
 			return "not eligible due to a terminating pod on the nominated node."
 		}
 	}
@@ -179,16 +177,17 @@ func leaving(p *corev1.Pod) bool {
 }
 
 // victims on one node: everything of lower priority is taken off, then given
-// back, the most important first, for as long as p still fits.
-func (w *world) victims(p *pod, n *node, budgets []*policyv1.PodDisruptionBudget) *preemption {
+// back, the most important first, for as long as p still fits. Without any, it
+// says why.
+func (w *world) victims(p *pod, n *node, budgets []*policyv1.PodDisruptionBudget) (*preemption, *verdict) {
 	var lower []*placed
 	for _, pl := range n.pods {
 		if pl.priority < p.priority {
 			lower = append(lower, pl)
 		}
 	}
-	if len(lower) == 0 || !enoughWithout(p, n, lower) {
-		return nil
+	if len(lower) == 0 {
+		return nil, saidNoVictims
 	}
 	slices.SortFunc(lower, moreImportant)
 	for _, pl := range lower {
@@ -205,12 +204,14 @@ func (w *world) victims(p *pod, n *node, budgets []*policyv1.PodDisruptionBudget
 			}
 		}
 	}()
-	fits := func() bool {
-		v := w.boardOf(p.class).verdict(n.slot)
-		return v.ok() && !w.robs(p, n)
+	fits := func() *verdict {
+		if v := w.boardOf(p.class).verdict(n.slot); v != nil {
+			return v
+		}
+		return w.withHopes(p, n)
 	}
-	if !fits() {
-		return nil
+	if v := fits(); v != nil {
+		return nil, v
 	}
 	broken := breaks(lower, budgets)
 	out := &preemption{node: n}
@@ -220,7 +221,7 @@ func (w *world) victims(p *pod, n *node, budgets []*policyv1.PodDisruptionBudget
 				continue
 			}
 			w.place(pl.pod, n.name, pl.assumed)
-			if fits() {
+			if fits() == nil {
 				delete(gone, pl.key)
 				continue
 			}
@@ -232,27 +233,20 @@ func (w *world) victims(p *pod, n *node, budgets []*policyv1.PodDisruptionBudget
 		}
 	}
 	if len(out.victims) == 0 {
-		return nil
+		return nil, nil
 	}
 	slices.SortFunc(out.victims, moreImportant)
-	return out
-}
-
-// enoughWithout: with all the lower pods gone there would be room; a quick look
-// before the thorough one.
-func enoughWithout(p *pod, n *node, lower []*placed) bool {
-	cpu, memory, count := n.alloc.cpu-n.used.cpu, n.alloc.memory-n.used.memory, n.alloc.pods-n.used.pods
-	for _, pl := range lower {
-		cpu, memory, count = cpu+pl.requests.cpu, memory+pl.requests.memory, count+1
-	}
-	return cpu >= p.requests.cpu && memory >= p.requests.memory && count >= 1
+	return out, nil
 }
 
 func moreImportant(a, b *placed) int {
 	if c := cmp.Compare(b.priority, a.priority); c != 0 {
 		return c
 	}
-	if c := startOf(a.obj).Compare(startOf(b.obj)); c != 0 {
+	if c := started(a.obj).Compare(started(b.obj)); c != 0 {
+		return c
+	}
+	if c := a.obj.CreationTimestamp.Compare(b.obj.CreationTimestamp.Time); c != 0 {
 		return c
 	}
 	return cmp.Compare(a.key, b.key)
@@ -311,9 +305,9 @@ func prioritySum(list []*placed) (sum int64) {
 
 // earliest start among the victims of the highest priority.
 func earliest(list []*placed) time.Time {
-	at := startOf(list[0].obj)
+	at := started(list[0].obj)
 	for _, pl := range list {
-		if t := startOf(pl.obj); pl.priority == list[0].priority && t.Before(at) {
+		if t := started(pl.obj); pl.priority == list[0].priority && t.Before(at) {
 			at = t
 		}
 	}

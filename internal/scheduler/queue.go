@@ -5,58 +5,41 @@ import (
 	"time"
 )
 
-const (
-	backoffFirst = time.Second
-	backoffMost  = 10 * time.Second
-	// stuck is how long a pod that fits nowhere waits at the most, should the
-	// event that would help it not be among those that wake it.
-	stuck = 5 * time.Minute
-)
-
-// change is what can make room for a pod that fits nowhere.
-type change uint8
-
-const (
-	nodeAdded      change = 1 << iota // a node came, or its labels, taints or room changed
-	podGone                           // room, a port or an anti-affine pod went
-	podCame                           // an affine pod came
-	storageChanged                    // a claim, volume, class or driver came or changed
-)
-
-// helps says which changes may turn a plugin's no into a yes.
-var helps = map[string]change{
-	"NodeUnschedulable":  nodeAdded,
-	"NodeName":           nodeAdded,
-	"TaintToleration":    nodeAdded,
-	"NodeAffinity":       nodeAdded,
-	"NodePorts":          nodeAdded | podGone,
-	"NodeResourcesFit":   nodeAdded | podGone,
-	"PodTopologySpread":  nodeAdded | podGone | podCame,
-	"InterPodAffinity":   nodeAdded | podGone | podCame,
-	"VolumeRestrictions": podGone | storageChanged,
-	"NodeVolumeLimits":   nodeAdded | podGone | storageChanged,
-	"VolumeBinding":      nodeAdded | storageChanged,
-	"VolumeZone":         nodeAdded | storageChanged,
-}
+// stuck is how long a pod that fits nowhere waits at the most, should the happening
+// that would help it not be among those that wake it.
+const stuck = 5 * time.Minute
 
 // queue holds the pods that wait for a node: those whose turn it is, by priority
 // and age; those that failed a moment ago and back off; and those that wait for
 // something to change.
 type queue struct {
-	active  ordered
-	backoff byTime
-	waiting map[string]*waiting
-	hoping  [6]int          // how many wait for a change, by its bit
-	all     map[string]*pod // whatever it waits for
+	first, most time.Duration // of backing off
+	active      ordered
+	backoff     byTime // those that did not fit: taken earlier when there is nothing else to do (KEP-5142)
+	erred       byTime // those that failed by an error
+	waiting     map[string]*waiting
+	groups      map[group]map[string]*waiting
+	all         map[string]*pod // whatever it waits for
+}
+
+// group is waiting pods that the same things help.
+type group struct {
+	*class
+	by plugins // that refused them
 }
 
 type waiting struct {
 	*pod
-	for_  change
+	group group
 	since time.Time
 }
 
-func newQueue() *queue { return &queue{waiting: map[string]*waiting{}, all: map[string]*pod{}} }
+func newQueue(c *Configuration) *queue {
+	return &queue{
+		first: c.BackoffFirst, most: c.BackoffMost,
+		waiting: map[string]*waiting{}, groups: map[group]map[string]*waiting{}, all: map[string]*pod{},
+	}
+}
 
 // put a pod whose turn it is.
 func (q *queue) put(p *pod, now time.Time) {
@@ -75,94 +58,108 @@ func (q *queue) remove(key string) {
 }
 
 func (q *queue) unwait(key string) {
-	if w := q.waiting[key]; w != nil {
-		delete(q.waiting, key)
-		q.tally(w.for_, -1)
+	w := q.waiting[key]
+	if w == nil {
+		return
 	}
-}
-
-func (q *queue) tally(c change, by int) {
-	for i := range q.hoping {
-		if c&(1<<i) != 0 {
-			q.hoping[i] += by
-		}
+	delete(q.waiting, key)
+	g := q.groups[w.group]
+	if delete(g, key); len(g) == 0 {
+		delete(q.groups, w.group)
 	}
-}
-
-// hoped says whether anything waits for a change.
-func (q *queue) hoped(c change) bool {
-	for i, n := range q.hoping {
-		if n > 0 && c&(1<<i) != 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // pop the pod whose turn it is, nil if there is none.
 func (q *queue) pop(now time.Time) *pod {
-	for len(q.backoff) > 0 && !q.backoff[0].at.After(now) {
-		b := heap.Pop(&q.backoff).(backedOff)
-		if q.all[b.key] == b.pod {
-			heap.Push(&q.active, b.pod)
+	for _, from := range []*byTime{&q.backoff, &q.erred} {
+		for len(*from) > 0 && !(*from)[0].at.After(now) {
+			if b := heap.Pop(from).(backedOff); q.all[b.key] == b.pod {
+				heap.Push(&q.active, b.pod)
+			}
 		}
 	}
-	for q.active.Len() > 0 {
-		p := heap.Pop(&q.active).(*pod)
-		if q.all[p.key] == p {
-			delete(q.all, p.key)
-			p.attempts++
-			return p
+	for {
+		for q.active.Len() > 0 {
+			if p := heap.Pop(&q.active).(*pod); q.all[p.key] == p {
+				delete(q.all, p.key)
+				return p
+			}
 		}
+		if len(q.backoff) == 0 {
+			return nil
+		}
+		for _, b := range q.backoff {
+			if q.all[b.key] == b.pod {
+				heap.Push(&q.active, b.pod)
+			}
+		}
+		q.backoff = q.backoff[:0]
 	}
-	return nil
 }
 
-// failed puts back a pod that fits nowhere, until one of the changes happens.
-func (q *queue) failed(p *pod, for_ change, now time.Time) {
-	w := &waiting{pod: p, since: now, for_: for_}
+// failed puts back a pod that fits nowhere, until something helps against the
+// plugins that refused it.
+func (q *queue) failed(p *pod, by plugins, now time.Time) {
+	p.tries++
+	p.errors, p.queued = 0, now
+	w := &waiting{pod: p, since: now, group: group{p.class, by}}
 	q.unwait(p.key)
 	q.all[p.key], q.waiting[p.key] = p, w
-	q.tally(for_, 1)
+	if q.groups[w.group] == nil {
+		q.groups[w.group] = map[string]*waiting{}
+	}
+	q.groups[w.group][p.key] = w
 }
 
 // again puts back a pod that failed for a reason that passes (a lost bind).
 func (q *queue) again(p *pod, now time.Time) {
+	p.errors++
+	p.queued = now
 	q.unwait(p.key)
 	q.all[p.key] = p
-	heap.Push(&q.backoff, backedOff{p, now.Add(p.backoff())})
+	heap.Push(&q.erred, backedOff{p, now.Add(q.pause(p.errors))})
 }
 
-// wake the pods that a change may help. Those that failed only just back off first.
-func (q *queue) wake(c change, now time.Time) {
-	if len(q.waiting) == 0 || c != 0 && !q.hoped(c) {
+// wake the pods that an event may help. Those that failed only just back off first.
+func (q *queue) wake(w *world, e happening, now time.Time) {
+	for g, pods := range q.groups {
+		if w.mayHelp(g.class, g.by, e) {
+			for _, one := range pods {
+				q.rouse(one, now)
+			}
+		}
+	}
+}
+
+// rouse a waiting pod.
+func (q *queue) rouse(one *waiting, now time.Time) {
+	if one.gated {
+		one.missed = true
 		return
 	}
-	for key, w := range q.waiting {
-		if w.for_&c == 0 && now.Sub(w.since) < stuck {
-			continue
-		}
-		q.unwait(key)
-		if at := w.since.Add(w.backoff()); at.After(now) {
-			heap.Push(&q.backoff, backedOff{w.pod, at})
-		} else {
-			heap.Push(&q.active, w.pod)
+	q.unwait(one.key)
+	if at := one.since.Add(q.pause(one.tries)); at.After(now) {
+		heap.Push(&q.backoff, backedOff{one.pod, at})
+	} else {
+		heap.Push(&q.active, one.pod)
+	}
+}
+
+// flush those that wait for too long.
+func (q *queue) flush(now time.Time) {
+	for _, one := range q.waiting {
+		if now.Sub(one.since) >= stuck {
+			q.rouse(one, now)
 		}
 	}
 }
 
 // next is when to look again though nothing has happened; zero = never.
 func (q *queue) next() time.Time {
-	var at time.Time
-	if len(q.backoff) > 0 {
-		at = q.backoff[0].at
+	if len(q.erred) > 0 {
+		return q.erred[0].at
 	}
-	for _, w := range q.waiting {
-		if t := w.since.Add(stuck); at.IsZero() || t.Before(at) {
-			at = t
-		}
-	}
-	return at
+	return time.Time{}
 }
 
 // each visits everything that waits.
@@ -172,12 +169,13 @@ func (q *queue) each(f func(*pod)) {
 	}
 }
 
-func (p *pod) backoff() time.Duration {
-	d := backoffFirst
-	for i := 1; i < p.attempts && d < backoffMost; i++ {
+// pause before the next try, after so many.
+func (q *queue) pause(tries int) time.Duration {
+	d := q.first
+	for i := 1; i < tries && d < q.most; i++ {
 		d *= 2
 	}
-	return min(d, backoffMost)
+	return min(d, q.most)
 }
 
 type ordered []*pod

@@ -7,47 +7,58 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"k8s.io/component-helpers/storage/volume"
 
 	"github.com/proa-dev/proa/internal/api"
 	"github.com/proa-dev/proa/internal/client"
 )
 
-// storageTimeout is how long a pod's volumes may take to be bound or made, before
-// it is looked at again: upstream's bindTimeoutSeconds.
-const storageTimeout = 10 * time.Minute
-
 // watchStorage keeps what is known of storage up to date.
 func (s *Scheduler) watchStorage(inf *client.Informers) {
 	v := &s.world.volumes
 	s.claimsIn = client.Shared[*corev1.PersistentVolumeClaim](inf, client.Scope{})
-	follow(s, s.claimsIn, v.claims)
-	follow(s, client.Shared[*corev1.PersistentVolume](inf, client.Scope{}), v.pvs)
-	follow(s, client.Shared[*storagev1.StorageClass](inf, client.Scope{}), v.classes)
-	follow(s, client.Shared[*storagev1.CSINode](inf, client.Scope{}), v.nodes)
-	follow(s, client.Shared[*storagev1.CSIDriver](inf, client.Scope{}), v.drivers)
-	follow(s, client.Shared[*storagev1.CSIStorageCapacity](inf, client.Scope{}), v.capacities)
+	s.volumesIn = client.Shared[*corev1.PersistentVolume](inf, client.Scope{})
+	follow(s, s.claimsIn, v.claims, func(_, now *corev1.PersistentVolumeClaim) happening {
+		return happening{what: claimChanged, claim: client.Key(now.Namespace, now.Name)}
+	})
+	follow(s, s.volumesIn, v.pvs, func(_, _ *corev1.PersistentVolume) happening { return happening{what: volumeChanged} })
+	follow(s, client.Shared[*storagev1.StorageClass](inf, client.Scope{}), v.classes, func(_, _ *storagev1.StorageClass) happening {
+		return happening{what: classChanged}
+	})
+	follow(s, client.Shared[*storagev1.CSINode](inf, client.Scope{}), v.nodes, func(_, _ *storagev1.CSINode) happening { return happening{what: csiChanged} })
+	follow(s, client.Shared[*storagev1.CSIDriver](inf, client.Scope{}), v.drivers, func(_, _ *storagev1.CSIDriver) happening { return happening{what: csiChanged} })
+	follow(s, client.Shared[*storagev1.CSIStorageCapacity](inf, client.Scope{}), v.capacities, func(old, now *storagev1.CSIStorageCapacity) happening {
+		return happening{what: capacityChanged}
+	})
+	attachments := client.Shared[*storagev1.VolumeAttachment](inf, client.Scope{})
+	attachments.OnChange(func(old, now *storagev1.VolumeAttachment) {
+		s.inbox.put(func() {
+			v.attach(old, now)
+			v.epoch++
+			if now == nil {
+				s.queue.wake(s.world, happening{what: attachmentGone}, time.Now())
+			}
+		})
+	})
+	s.synced = append(s.synced, attachments.Synced())
 }
 
-func follow[T api.Object](s *Scheduler, in *client.Informer[T], into map[string]T) {
+// follow an informer into a map. tells is what a change may help with; nothing is
+// helped by what goes.
+func follow[T api.Object](s *Scheduler, in *client.Informer[T], into map[string]T, tells func(old, now T) happening) {
 	var none T
 	in.OnChange(func(old, now T) {
 		s.inbox.put(func() {
+			s.world.volumes.epoch++
+			s.stirred()
 			if any(now) == any(none) {
 				delete(into, client.Key(old.GetNamespace(), old.GetName()))
-			} else {
-				into[client.Key(now.GetNamespace(), now.GetName())] = now
+				return
 			}
-			s.world.volumes.epoch++
-			for _, wait := range s.storing {
-				select {
-				case wait <- struct{}{}:
-				default:
-				}
-			}
-			s.queue.wake(storageChanged, time.Now())
+			into[client.Key(now.GetNamespace(), now.GetName())] = now
+			s.queue.wake(s.world, tells(old, now), time.Now())
 		})
 	})
 	s.synced = append(s.synced, in.Synced())
@@ -56,7 +67,7 @@ func follow[T api.Object](s *Scheduler, in *client.Informer[T], into map[string]
 // assumeStorage takes what a pod's claims are to have on a node, so that no other
 // pod is given it. It returns nil when there is nothing to bind.
 func (w *world) assumeStorage(p *pod, n *node) *storagePlan {
-	want := w.volumes.wants(p.class)
+	want := w.wants(p.class)
 	if want == nil || len(want.delayed) == 0 {
 		return nil
 	}
@@ -64,6 +75,9 @@ func (w *world) assumeStorage(p *pod, n *node) *storagePlan {
 	w.volumes.binding(want, n, plan)
 	for _, m := range plan.static {
 		w.volumes.taken[m.pv.Name] = m.claim.Namespace + "/" + m.claim.Name
+	}
+	for _, claim := range plan.provision {
+		w.volumes.selected[claim.Namespace+"/"+claim.Name] = n.name
 	}
 	w.volumes.epoch++
 	return plan
@@ -77,39 +91,14 @@ func (w *world) dropStorage(plan *storagePlan) {
 	for _, m := range plan.static {
 		delete(w.volumes.taken, m.pv.Name)
 	}
+	for _, claim := range plan.provision {
+		delete(w.volumes.selected, claim.Namespace+"/"+claim.Name)
+	}
 	w.volumes.epoch++
 }
 
-// bindStorage gives volumes to claims, or says where one is to be made, waits
-// until it is so, and then lets the pod be bound.
-func (s *Scheduler) bindStorage(ctx context.Context, b bind) {
-	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
-	defer cancel()
-	wait := make(chan struct{}, 1)
-	s.inbox.put(func() { s.storing[b.key] = wait })
-	defer s.inbox.put(func() { delete(s.storing, b.key) })
-	err := s.writeStorage(ctx, b)
-	for err == nil {
-		var done bool
-		if done, err = s.stored(b); done {
-			s.inbox.put(func() { s.world.dropStorage(b.storage) })
-			err = s.send(ctx, b)
-			if err == nil {
-				return
-			}
-		}
-		if err == nil {
-			select {
-			case <-wait:
-			case <-ctx.Done():
-				err = fmt.Errorf("binding volumes: %w", ctx.Err())
-			}
-		}
-	}
-	s.bound(b, err)
-}
-
-func (s *Scheduler) writeStorage(ctx context.Context, b bind) error {
+// writeStorage gives volumes to claims, or says where one is to be made.
+func (s *Scheduler) writeStorage(ctx context.Context, b *bind) error {
 	for _, m := range b.storage.static {
 		pv, dirty, err := volume.GetBindVolumeToClaim(m.pv, m.claim)
 		if err != nil {
@@ -135,11 +124,7 @@ func (s *Scheduler) writeStorage(ctx context.Context, b bind) error {
 
 // stored says whether all claims of a pod are bound. A provisioner that cannot
 // make a volume on the node takes the node's name off the claim again.
-func (s *Scheduler) stored(b bind) (bool, error) {
-	now, ok := s.podsIn.Get(b.obj.Namespace, b.obj.Name)
-	if !ok || now.UID != b.obj.UID {
-		return false, apierrors.NewNotFound(s.pods.Kind().GroupResource(), b.obj.Name)
-	}
+func (s *Scheduler) stored(b *bind) (bool, error) {
 	all := true
 	for _, c := range b.claims {
 		claim, ok := s.claimsIn.Get(b.obj.Namespace, c.name)
@@ -149,7 +134,13 @@ func (s *Scheduler) stored(b bind) (bool, error) {
 		if claim.DeletionTimestamp != nil {
 			return false, fmt.Errorf("binding volumes: persistentvolumeclaim %q is being deleted", c.name)
 		}
-		all = all && claim.Spec.VolumeName != "" && claim.Annotations[volume.AnnBindCompleted] != ""
+		if claim.Spec.VolumeName == "" || claim.Annotations[volume.AnnBindCompleted] == "" {
+			all = false
+			continue
+		}
+		if pv, ok := s.volumesIn.Get("", claim.Spec.VolumeName); ok && !placeable(pv, b.on) {
+			return false, fmt.Errorf("binding volumes: pv %q node affinity doesn't match node %q: no matching NodeSelectorTerms", pv.Name, b.node)
+		}
 	}
 	if all {
 		return true, nil
@@ -160,8 +151,17 @@ func (s *Scheduler) stored(b bind) (bool, error) {
 			continue // not seen yet what was written
 		}
 		if on := have.Annotations[volume.AnnSelectedNode]; on != b.node {
-			return false, fmt.Errorf("binding volumes: selectedNode annotation of persistentvolumeclaim %q is %q, not %q", claim.Name, on, b.node)
+			return false, fmt.Errorf("binding volumes: provisioning failed for PVC %q", claim.Name)
 		}
 	}
 	return false, nil
+}
+
+// placeable: a volume can be had on a node.
+func placeable(pv *corev1.PersistentVolume, n *corev1.Node) bool {
+	if pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil {
+		return true
+	}
+	ok, err := nodeaffinity.NewLazyErrorNodeSelector(pv.Spec.NodeAffinity.Required).Match(n)
+	return ok && err == nil
 }

@@ -51,6 +51,7 @@ type terms struct {
 	namespaces map[string]labels.Set
 	epoch      uint64 // moves when a term comes, goes, begins to be counted, or matches others
 	heldEpoch  uint64 // moves when a term is held for the first time or no more
+	perPod     bool   // some selector looks at a label that differs between pods of one owner
 }
 
 func newTerms() *terms {
@@ -84,6 +85,12 @@ func (t *terms) get(key string, of []which) *term {
 		return have
 	}
 	n := &term{id: id.String(), key: key, of: of}
+	for i := range of {
+		all, _ := of[i].selector.Requirements()
+		for j := range all {
+			t.perPod = t.perPod || perPod(all[j].Key())
+		}
+	}
 	t.byID[n.id] = n
 	t.order = append(t.order, n)
 	t.epoch++

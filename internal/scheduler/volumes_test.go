@@ -58,7 +58,7 @@ func TestVolumes(t *testing.T) {
 		{"unbound, immediate", []api.Object{claim()}, "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims."},
 		{"bound in a zone", []api.Object{claim(bound), pv("z")}, "b"},
 		{"bound elsewhere", []api.Object{claim(bound), pv("x")}, "0/2 nodes are available: 2 node(s) didn't match PersistentVolume's node affinity."},
-		{"bound to nothing", []api.Object{claim(bound)}, "0/2 nodes are available: 2 node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)."},
+		{"bound to nothing", []api.Object{claim(bound)}, `0/2 nodes are available: persistentvolume "pv" not found.`},
 		{"delayed, one that is there", []api.Object{claim(), class(volume.NotSupportedProvisioner), pv("z")}, "b"},
 		{"delayed, none there", []api.Object{claim(), class(volume.NotSupportedProvisioner)}, "0/2 nodes are available: 2 node(s) didn't find available persistent volumes to bind."},
 		{"delayed, made on a node that was chosen", []api.Object{claim(func(c *corev1.PersistentVolumeClaim) {
@@ -72,7 +72,7 @@ func TestVolumes(t *testing.T) {
 			w := NewWorld(1, nil)
 			w.Set(aNode("a", "y"), aNode("b", "z"))
 			w.Set(c.objects...)
-			got, why := w.Schedule(aPod("p", claimed))
+			got, why := w.Schedule(t.Context(), aPod("p", claimed))
 			if got+why != c.want {
 				t.Errorf("got %q, want %q", got+why, c.want)
 			}
@@ -103,10 +103,10 @@ profiles:
 		n.Spec.Taints = []corev1.Taint{{Key: "k", Effect: corev1.TaintEffectNoSchedule}}
 	}
 	w.Set(aNode("a", "y"), aNode("b", "z", tainted))
-	if got, why := w.Schedule(aPod("p")); got != "b" {
+	if got, why := w.Schedule(t.Context(), aPod("p")); got != "b" {
 		t.Errorf("got %q %q, want b", got, why)
 	}
-	e := w.Explain(aPod("q"), nil)
+	e := w.Explain(t.Context(), aPod("q"), nil)
 	if e.Node != "b" || e.Nodes[0].Reasons[0] != "node(s) didn't match scheduler-enforced node affinity" || len(e.Nodes[1].Scores) != 7 {
 		t.Errorf("got %+v", e)
 	}

@@ -33,11 +33,18 @@ type world struct {
 	imageEpoch uint64
 	clock      uint64 // decisions made
 	boards     []*class
-	options    map[string]*Options // by spec.schedulerName
+	config     *Configuration
+	owners     owners
+	said       map[string]*verdict // about lacking resources
+	priorities map[int32]int       // how many placed pods have which
 }
 
-func newWorld(seed uint64) *world {
+func newWorld(seed uint64, config *Configuration) *world {
+	if config == nil {
+		config = DefaultConfiguration()
+	}
 	return &world{
+		config: config, owners: newOwners(), said: map[string]*verdict{}, priorities: map[int32]int{},
 		byName: map[string]*node{}, placed: map[string]*placed{}, terms: newTerms(), imaged: map[string]int{},
 		classes: classes{byID: map[string]*class{}}, topo: map[string]*topology{}, volumes: newVolumes(),
 		hopes: map[string]*hope{}, seed: seed,
@@ -88,7 +95,7 @@ func (w *world) setNode(obj *corev1.Node) {
 	if fresh {
 		at, _ := slices.BinarySearchFunc(w.nodes, obj.Name, func(n *node, name string) int { return strings.Compare(n.name, name) })
 		w.nodes = slices.Insert(w.nodes, at, n)
-	} else if !matters(n.obj, obj) && sameImages(n.obj, obj) {
+	} else if changed(n.obj, obj) == 0 && sameImages(n.obj, obj) {
 		n.obj = obj
 		return
 	}
@@ -159,6 +166,7 @@ func (w *world) place(p *pod, on string, assumed bool) {
 	w.placed[p.key], n.pods[p.key] = pl, pl
 	n.count(p, 1)
 	w.volumes.use(p, 1)
+	w.priorities[p.priority]++
 	if n.obj != nil {
 		w.countPod(n, p, 1)
 		w.note(n)
@@ -176,6 +184,9 @@ func (w *world) remove(key string) {
 	delete(n.pods, key)
 	n.count(pl.pod, -1)
 	w.volumes.use(pl.pod, -1)
+	if w.priorities[pl.priority]--; w.priorities[pl.priority] == 0 {
+		delete(w.priorities, pl.priority)
+	}
 	if n.obj != nil {
 		w.countPod(n, pl.pod, -1)
 		w.note(n)
@@ -273,8 +284,10 @@ func (w *world) forget(waiting func(func(*pod))) {
 	waiting(mark)
 	for id, c := range w.classes.byID {
 		if !kept[c] {
-			c.board = nil
 			delete(w.classes.byID, id)
+		}
+		if !kept[c] || w.clock-c.used > forgetAfter {
+			c.board = nil
 		}
 	}
 	w.boards = slices.DeleteFunc(w.boards, func(c *class) bool { return c.board == nil })

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -20,12 +21,12 @@ import (
 
 // Explain where a pod of a running cluster would go now and why, from what the
 // cluster's API says of its nodes and pods. namespace "" = that of the
-// kubeconfig's context.
-func Explain(ctx context.Context, kubeconfig, kubecontext, namespace, pod string) (*scheduler.Explanation, error) {
+// kubeconfig's context; config nil = upstream's defaults.
+func Explain(ctx context.Context, kubeconfig, kubecontext, namespace, pod string, config *scheduler.Configuration) (*scheduler.Explanation, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = kubeconfig
 	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: kubecontext})
-	config, err := loader.ClientConfig()
+	rest, err := loader.ClientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("%w: is there a cluster? (proa up makes one; --kubeconfig and --context name another)", err)
 	}
@@ -34,7 +35,7 @@ func Explain(ctx context.Context, kubeconfig, kubecontext, namespace, pod string
 			return nil, err
 		}
 	}
-	conn, err := remote.New(remote.Config{REST: config, Catalog: kinds.Catalog(), Manager: "proa"})
+	conn, err := remote.New(remote.Config{REST: rest, Catalog: kinds.Catalog(), Manager: "proa"})
 	if err != nil {
 		return nil, err
 	}
@@ -42,16 +43,17 @@ func Explain(ctx context.Context, kubeconfig, kubecontext, namespace, pod string
 	if err != nil {
 		return nil, err
 	}
-	w := scheduler.NewWorld(0, nil)
+	w := scheduler.NewWorld(0, config)
 	budgets, err := client.For[*policyv1.PodDisruptionBudget](conn).List(ctx, "", client.ListOptions{})
 	err = errors.Join(err,
 		take[*corev1.Node](ctx, w, conn), take[*corev1.Namespace](ctx, w, conn), take[*corev1.Pod](ctx, w, conn),
+		take[*corev1.Service](ctx, w, conn), take[*corev1.ReplicationController](ctx, w, conn), take[*appsv1.ReplicaSet](ctx, w, conn), take[*appsv1.StatefulSet](ctx, w, conn),
 		take[*corev1.PersistentVolumeClaim](ctx, w, conn), take[*corev1.PersistentVolume](ctx, w, conn), take[*storagev1.StorageClass](ctx, w, conn),
-		take[*storagev1.CSINode](ctx, w, conn), take[*storagev1.CSIDriver](ctx, w, conn), take[*storagev1.CSIStorageCapacity](ctx, w, conn))
+		take[*storagev1.CSINode](ctx, w, conn), take[*storagev1.CSIDriver](ctx, w, conn), take[*storagev1.CSIStorageCapacity](ctx, w, conn), take[*storagev1.VolumeAttachment](ctx, w, conn))
 	if err != nil {
 		return nil, err
 	}
-	e := w.Explain(obj, budgets)
+	e := w.Explain(ctx, obj, budgets)
 	return &e, nil
 }
 

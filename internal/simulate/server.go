@@ -70,7 +70,7 @@ func (c *Config) onServer(parent context.Context, nodes []*corev1.Node) (*Result
 	all := []loop.Controller{
 		deployment.New(inf, log), replicaset.New(inf, log), replicaset.NewReplication(inf, log), statefulset.New(inf, log),
 		daemonset.New(inf, log), job.New(inf, log), watch,
-		scheduler.New(scheduler.Config{Informers: inf, Profiles: c.Options, Seed: c.Seed, Logger: log}),
+		scheduler.New(scheduler.Config{Informers: inf, Configuration: c.Scheduler, Seed: c.Seed, Logger: log}),
 	}
 	for _, one := range all {
 		g.Go(func() error { return one.Run(ctx) })

@@ -26,15 +26,15 @@ import (
 
 // Config of a simulation.
 type Config struct {
-	Shapes  []Shape
-	Objects []api.Object  // from manifests, in order; see Read
-	Pods    int           // pods besides those of Objects, …
-	Pod     *corev1.Pod   // … like this one; nil = 100m CPU and 500 Mi of memory
-	Direct  bool          // decide alone; Objects may then only be Pods and Namespaces
-	Seed    uint64        // which of equal nodes are taken
-	Settle  time.Duration // how long nothing may happen before the answer is final; 0 = 1 s
-	Options map[string]*scheduler.Options
-	Logger  *slog.Logger
+	Shapes    []Shape
+	Objects   []api.Object             // from manifests, in order; see Read
+	Pods      int                      // pods besides those of Objects, …
+	Pod       *corev1.Pod              // … like this one; nil = 100m CPU and 500 Mi of memory
+	Direct    bool                     // decide alone; Objects may then only be Pods and Namespaces
+	Seed      uint64                   // which of equal nodes are taken
+	Settle    time.Duration            // how long nothing may happen before the answer is final; 0 = 1 s
+	Scheduler *scheduler.Configuration // nil = upstream's defaults
+	Logger    *slog.Logger
 }
 
 // Result of a simulation.
@@ -119,7 +119,7 @@ func (c *Config) like(n int) *corev1.Pod {
 
 // direct decides on one pod after the other.
 func (c *Config) direct(ctx context.Context, nodes []*corev1.Node) (*Result, error) {
-	w := scheduler.NewWorld(c.Seed, c.Options)
+	w := scheduler.NewWorld(c.Seed, c.Scheduler)
 	for _, n := range nodes {
 		w.Set(n)
 	}
@@ -145,7 +145,7 @@ func (c *Config) direct(ctx context.Context, nodes []*corev1.Node) (*Result, err
 		if i%1024 == 0 && ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		on, reason := w.Schedule(p)
+		on, reason := w.Schedule(ctx, p)
 		if on == "" {
 			why[reason]++
 		}

@@ -162,15 +162,10 @@ func (p *ValidatingPolicies) through(ctx context.Context, v *validatingPolicy, k
 			}
 		}
 		for _, param := range found {
-			failed, unsaid := p.evaluate(ctx, v, attr, w, param, said)
-			for _, d := range failed {
+			for _, d := range p.evaluate(ctx, v, attr, w, param, said) {
 				if denied = p.act(ctx, v, b, w, d); denied != nil {
 					return false
 				}
-			}
-			if unsaid != nil { // whatever the binding does with validations
-				denied = deny(w, "ValidatingAdmissionPolicy", v.Name, b.Name, decision{message: unsaid.Error()})
-				return false
 			}
 		}
 		return true
@@ -250,14 +245,13 @@ func (p *policies) namespaceOf(w *Write) *corev1.Namespace {
 }
 
 // evaluate a policy with one parameter and return what failed. What it has to say
-// for the audit record is added to said; unsaid is why it could not be.
-func (p *ValidatingPolicies) evaluate(ctx context.Context, v *validatingPolicy, attr *admission.VersionedAttributes, w *Write, param runtime.Object, said annotations) (failed []decision, unsaid error) {
-	open := v.Spec.FailurePolicy != nil && *v.Spec.FailurePolicy == admissionv1.Ignore
-	fail := func(err error) ([]decision, error) {
-		if open {
-			return nil, nil
+// for the audit record is added to said.
+func (p *ValidatingPolicies) evaluate(ctx context.Context, v *validatingPolicy, attr *admission.VersionedAttributes, w *Write, param runtime.Object, said annotations) []decision {
+	fail := func(err error) []decision {
+		if v.Spec.FailurePolicy != nil && *v.Spec.FailurePolicy == admissionv1.Ignore {
+			return nil
 		}
-		return []decision{{message: err.Error()}}, nil
+		return []decision{{message: err.Error()}}
 	}
 	c, err := v.program()
 	if err != nil {
@@ -270,7 +264,7 @@ func (p *ValidatingPolicies) evaluate(ctx context.Context, v *validatingPolicy, 
 			return fail(err)
 		}
 		if !ok {
-			return nil, nil
+			return nil
 		}
 	}
 	asked, ns := requestOf(attr), p.namespaceOf(w)
@@ -280,12 +274,11 @@ func (p *ValidatingPolicies) evaluate(ctx context.Context, v *validatingPolicy, 
 		return fail(err)
 	}
 	var messages []plugin.EvaluationResult
+	var failed []decision
 	for n, r := range results {
 		switch {
 		case r.Error != nil:
-			if !open {
-				failed = append(failed, decision{message: r.Error.Error(), index: n})
-			}
+			failed = append(failed, fail(r.Error)...)
 			continue
 		case r.EvalResult == celtypes.True:
 			continue
@@ -307,11 +300,11 @@ func (p *ValidatingPolicies) evaluate(ctx context.Context, v *validatingPolicy, 
 		if err == nil {
 			err = said.add(v.Spec.AuditAnnotations, results)
 		}
-		if !open {
-			unsaid = err
+		if err != nil {
+			failed = append(failed, fail(err)...)
 		}
 	}
-	return failed, unsaid
+	return failed
 }
 
 // messageOf a failed validation: computed, given, or the expression itself.
