@@ -8,7 +8,6 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -20,22 +19,6 @@ import (
 
 // quiet logs what net/http says about clients that go away as debug.
 type quiet struct{ slog.Handler }
-
-// limit bounds how many requests are worked on at once.
-type limit struct {
-	max int64
-	now atomic.Int64
-}
-
-func (l *limit) enter() bool {
-	if l.now.Add(1) > l.max {
-		l.now.Add(-1)
-		return false
-	}
-	return true
-}
-
-func (l *limit) leave() { l.now.Add(-1) }
 
 // Handler answers requests: the chain, outermost first.
 func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
@@ -94,16 +77,13 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
 	}
 
 	if !longRunning(info) {
-		l := &s.reads
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			l = &s.writes
-		}
-		if !l.enter() {
+		leave, ok := s.enter(ctx, w, user, info)
+		if !ok {
 			w.Header().Set("Retry-After", "1")
 			http.Error(w, "Too many requests, please try again later.", http.StatusTooManyRequests)
 			return
 		}
-		defer l.leave()
+		defer leave()
 	}
 
 	ctx = request.WithInfo(request.WithUser(ctx, user), info)

@@ -28,6 +28,7 @@ import (
 	"github.com/proa-dev/proa/internal/apiserver/audit"
 	"github.com/proa-dev/proa/internal/apiserver/auth"
 	"github.com/proa-dev/proa/internal/apiserver/discovery"
+	"github.com/proa-dev/proa/internal/apiserver/fairness"
 	"github.com/proa-dev/proa/internal/apiserver/stream"
 	"github.com/proa-dev/proa/internal/apiserver/verbs"
 	"github.com/proa-dev/proa/internal/cache"
@@ -76,7 +77,9 @@ type Config struct {
 	Groups func() []apidiscoveryv2.APIGroupDiscovery
 	Audit  *audit.Log // writes down what requests do; nil = nobody does
 
-	// MaxReads and MaxWrites bound what is worked on at once; 0 = 400 and 200.
+	// Fairness decides which request is worked on when there are many; nil = nothing
+	// but MaxReads and MaxWrites bounds what is worked on at once; 0 = 400 and 200.
+	Fairness            *fairness.Gate
 	MaxReads, MaxWrites int64
 	Log                 *slog.Logger
 }
@@ -120,9 +123,11 @@ func New(c Config) (*Server, error) {
 		claims[k.GroupResource()] = services
 	}
 	s := &Server{cfg: c, log: c.Log}
-	s.metrics = newMetrics(&s.reads, &s.writes)
+	s.metrics = newMetrics(&s.reads, &s.writes, c.Fairness)
 	s.closing, s.close = context.WithCancel(context.Background())
-	s.reads.max, s.writes.max = orMax(c.MaxReads, 400), orMax(c.MaxWrites, 200)
+	if s.reads.max, s.writes.max = orMax(c.MaxReads, 400), orMax(c.MaxWrites, 200); c.Fairness != nil {
+		s.reads.max, s.writes.max = -1, -1
+	}
 	s.verbs = verbs.New(verbs.Config{
 		Catalog: c.Catalog, Cache: c.Cache, Store: c.Store, Shared: c.Shared,
 		Admission: c.Admission, Fields: c.Fields, Claims: claims, Actions: s.actions(), Log: c.Log,

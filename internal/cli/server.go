@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -83,6 +84,7 @@ type serverFlags struct {
 	services, pods, ports string
 	mask                  int
 	scheduler             schedulerFlags
+	fair                  *bool
 }
 
 func (f *serverFlags) add(fs *pflag.FlagSet, s *cluster.Server) {
@@ -97,6 +99,9 @@ func (f *serverFlags) add(fs *pflag.FlagSet, s *cluster.Server) {
 	fs.StringVar(&s.ClusterDomain, "cluster-domain", cluster.DefaultClusterDomain, "domain of the cluster's DNS")
 	fs.StringVar(&f.dns, "cluster-dns", "", "address of the cluster's DNS; nothing = the tenth of the Services' range")
 	fs.IntVar(&s.DNSPort, "dns-port", cluster.DefaultDNSPort, "port on the nodes' addresses behind the DNS Service")
+	fs.Int64Var(&s.Limits.Reads, "max-requests-inflight", 400, "reading requests worked on at once; with --max-mutating-requests-inflight it is what the priority levels divide")
+	fs.Int64Var(&s.Limits.Writes, "max-mutating-requests-inflight", 200, "writing requests worked on at once")
+	f.fair = fs.Bool("enable-priority-and-fairness", true, "let the FlowSchemas and PriorityLevelConfigurations say which request is worked on next")
 	f.scheduler.add(fs, s)
 	etcdFlags(fs, &s.Etcd)
 	authFlags(fs, s.Auth)
@@ -119,6 +124,9 @@ func (f *serverFlags) fill(s *cluster.Server) error {
 	}
 	if err = f.scheduler.fill(s); err != nil {
 		return err
+	}
+	if s.Limits.Unfair = !*f.fair; s.Limits.Reads < 1 || s.Limits.Writes < 1 {
+		return usageError{errors.New("--max-requests-inflight and --max-mutating-requests-inflight: each has to be 1 or more")}
 	}
 	s.NodeCIDRMask = f.mask
 	from, to, _ := strings.Cut(f.ports, "-")

@@ -52,8 +52,9 @@ type Server struct {
 	Scheduler        *scheduler.Configuration // nil = upstream's defaults
 	DisableScheduler bool                     // another gives pods to nodes
 
-	Auth          *AuthOptions  // nil = the usual
-	Audit         *AuditOptions // nil = nothing is audited
+	Auth   *AuthOptions  // nil = the usual
+	Audit  *AuditOptions // nil = nothing is audited
+	Limits Limits
 }
 
 // Agent is a node.

@@ -9,6 +9,7 @@ import (
 	"github.com/proa-dev/proa/internal/controller/deployment"
 	"github.com/proa-dev/proa/internal/controller/disruption"
 	"github.com/proa-dev/proa/internal/controller/endpoints"
+	"github.com/proa-dev/proa/internal/controller/flowcontrol"
 	"github.com/proa-dev/proa/internal/controller/gc"
 	"github.com/proa-dev/proa/internal/controller/job"
 	"github.com/proa-dev/proa/internal/controller/loop"
@@ -54,5 +55,6 @@ func (s *server) controllers(inf *client.Informers) []loop.Controller {
 		podautoscaler.New(inf, podautoscaler.Config{Options: podautoscaler.Defaults(), API: s.scalerAPI()}, log),
 		podgc.New(inf, log),
 		attributesclass.New(inf, log),
+		flowcontrol.New(inf, log),
 	}
 }

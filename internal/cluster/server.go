@@ -24,6 +24,7 @@ import (
 	"github.com/proa-dev/proa/internal/apiserver/extension"
 	"github.com/proa-dev/proa/internal/apiserver/extension/aggregate"
 	"github.com/proa-dev/proa/internal/apiserver/extension/hook"
+	"github.com/proa-dev/proa/internal/apiserver/fairness"
 	"github.com/proa-dev/proa/internal/apiserver/inprocess"
 	"github.com/proa-dev/proa/internal/apiserver/managedfields"
 	"github.com/proa-dev/proa/internal/apiserver/openapi"
@@ -47,7 +48,8 @@ type server struct {
 	cache    *cache.Cache
 	api      *apiserver.Server
 	auth     *setup.Setup
-	audit    *audit.Log // nil = nothing is audited
+	audit    *audit.Log     // nil = nothing is audited
+	gate     *fairness.Gate // nil = requests are only counted
 	custom   *extension.Resources
 	others   *aggregate.Aggregator
 	images   *registry.Store
@@ -113,7 +115,9 @@ func (s *server) newAPI() (*apiserver.Server, error) {
 		Catalog: s.catalog, Of: of, Hooks: hooks, Log: s.logFor("aggregation"),
 		Certificate: s.certs.proxyClient.Dial, Yields: s.measured(),
 	})
+	s.gate = s.Server.Limits.gate()
 	return apiserver.New(apiserver.Config{
+		Fairness: s.gate, MaxReads: s.Server.Limits.Reads, MaxWrites: s.Server.Limits.Writes,
 		Aggregated: s.others.Serve, Groups: s.others.Groups, Makers: s.makers(),
 		Catalog: s.catalog, Cache: s.cache, Store: s.store, Shared: len(s.Server.Etcd.Servers) > 0,
 		Authenticator: who.Authenticator, Authorizer: who.Authorizer, Admission: admit,
@@ -155,7 +159,11 @@ func (s *server) bootstrapped(context.Context) error {
 
 func (s *server) extra() map[string]http.Handler {
 	e := &edge{ca: s.certs.ca, params: s.params(), images: &registry.Manager{Store: s.images}, store: s.store}
-	return map[string]http.Handler{"/proa/v1/": e, "/v2/": s.images.Mirror(), "/debug/pprof/": profiles()}
+	all := map[string]http.Handler{"/proa/v1/": e, "/v2/": s.images.Mirror(), "/debug/pprof/": profiles()}
+	if s.gate != nil {
+		all[fairness.Prefix] = s.gate
+	}
+	return all
 }
 
 func (s *server) params() Params {

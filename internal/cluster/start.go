@@ -67,6 +67,7 @@ func (s *server) start(ctx context.Context, g *errgroup.Group) error {
 // that there is one map of pointers however many read it.
 func (s *server) control(ctx context.Context, g *errgroup.Group) {
 	inf := client.NewInformers(s.as("system:kube-controller-manager"))
+	s.configureGate(inf)
 	for _, c := range s.controllers(inf) {
 		g.Go(func() error { return c.Run(ctx) })
 	}
