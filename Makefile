@@ -74,7 +74,8 @@ story-plumber: build tools ## story 1 with the real R image, built from Debian p
 	@$(SUDO) env "PATH=$$PATH" HOME="$$HOME" PROA_RUNTIME_DIR=$(BIN) PROA_BIN=$(BIN)/proa PROA_PLUMBER_IMAGE=$(BIN)/plumber.tar GOFLAGS=$(GOFLAGS) CGO_ENABLED=0 \
 		$(GO) test -timeout 30m -v -run 'TestPlumber' ./test/e2e
 
-# Programs of the test modules, built by the user and run as root.
+# Upstream is tested and measured by programs that are built by the user and run
+# as root; see docs/.
 CONFORMANCE := $(BIN)/conformance/conformance
 # a cluster of one's own choice counts only when it is named in the command:
 # KUBECONFIG of the environment is another matter
@@ -88,8 +89,10 @@ conformance: build tools ## upstream's conformance tests: FOCUS= SKIP= PROCS= TI
 test-durability: ## kills the server a thousand times while clients write; a quarter of an hour
 	@PROA_DURABILITY_ROUNDS=1000 $(GO) test -timeout 120m -v -run 'TestKilled' ./test/state
 
-bench: build tools $(BIN)/twin.tar ## the figures of the README
-	@$(SUDO) env "PATH=$$PATH" HOME="$$HOME" tools/bench.sh $(BIN)
+bench: build tools $(BIN)/twin.tar ## the figures of the README: PARTS= COUNT= SYSTEMS= OUTPUT= KUBECONFIG=
+	@$(GO) build -o $(BIN)/bench/bench ./test/bench
+	@$(SUDO) env "PATH=$$PATH" HOME="$$HOME" GOFLAGS=$(GOFLAGS) $(BIN)/bench/bench --repo $(CURDIR) --bin $(BIN) $(GIVEN) \
+		$(if $(PARTS),--parts "$(PARTS)") $(if $(COUNT),--count "$(COUNT)") $(if $(SYSTEMS),--systems "$(SYSTEMS)") $(if $(OUTPUT),-o "$(OUTPUT)")
 
 lint:
 	@$(GO) vet ./...

@@ -162,10 +162,15 @@ func (p *ValidatingPolicies) through(ctx context.Context, v *validatingPolicy, k
 			}
 		}
 		for _, param := range found {
-			for _, d := range p.evaluate(ctx, v, attr, w, param, said) {
+			failed, unsaid := p.evaluate(ctx, v, attr, w, param, said)
+			for _, d := range failed {
 				if denied = p.act(ctx, v, b, w, d); denied != nil {
 					return false
 				}
+			}
+			if unsaid != nil { // whatever the binding does with validations
+				denied = deny(w, "ValidatingAdmissionPolicy", v.Name, b.Name, decision{message: unsaid.Error()})
+				return false
 			}
 		}
 		return true
@@ -245,13 +250,14 @@ func (p *policies) namespaceOf(w *Write) *corev1.Namespace {
 }
 
 // evaluate a policy with one parameter and return what failed. What it has to say
-// for the audit record is added to said.
-func (p *ValidatingPolicies) evaluate(ctx context.Context, v *validatingPolicy, attr *admission.VersionedAttributes, w *Write, param runtime.Object, said annotations) []decision {
-	fail := func(err error) []decision {
-		if v.Spec.FailurePolicy != nil && *v.Spec.FailurePolicy == admissionv1.Ignore {
-			return nil
+// for the audit record is added to said; unsaid is why it could not be.
+func (p *ValidatingPolicies) evaluate(ctx context.Context, v *validatingPolicy, attr *admission.VersionedAttributes, w *Write, param runtime.Object, said annotations) (failed []decision, unsaid error) {
+	open := v.Spec.FailurePolicy != nil && *v.Spec.FailurePolicy == admissionv1.Ignore
+	fail := func(err error) ([]decision, error) {
+		if open {
+			return nil, nil
 		}
-		return []decision{{message: err.Error()}}
+		return []decision{{message: err.Error()}}, nil
 	}
 	c, err := v.program()
 	if err != nil {
@@ -264,7 +270,7 @@ func (p *ValidatingPolicies) evaluate(ctx context.Context, v *validatingPolicy, 
 			return fail(err)
 		}
 		if !ok {
-			return nil
+			return nil, nil
 		}
 	}
 	asked, ns := requestOf(attr), p.namespaceOf(w)
@@ -274,11 +280,12 @@ func (p *ValidatingPolicies) evaluate(ctx context.Context, v *validatingPolicy, 
 		return fail(err)
 	}
 	var messages []plugin.EvaluationResult
-	var failed []decision
 	for n, r := range results {
 		switch {
 		case r.Error != nil:
-			failed = append(failed, fail(r.Error)...)
+			if !open {
+				failed = append(failed, decision{message: r.Error.Error(), index: n})
+			}
 			continue
 		case r.EvalResult == celtypes.True:
 			continue
@@ -300,11 +307,11 @@ func (p *ValidatingPolicies) evaluate(ctx context.Context, v *validatingPolicy, 
 		if err == nil {
 			err = said.add(v.Spec.AuditAnnotations, results)
 		}
-		if err != nil {
-			failed = append(failed, fail(err)...)
+		if !open {
+			unsaid = err
 		}
 	}
-	return failed
+	return failed, unsaid
 }
 
 // messageOf a failed validation: computed, given, or the expression itself.
