@@ -24,6 +24,7 @@ import (
 	"github.com/proa-dev/proa/internal/controller/serviceaccount"
 	"github.com/proa-dev/proa/internal/controller/statefulset"
 	"github.com/proa-dev/proa/internal/controller/token"
+	"github.com/proa-dev/proa/internal/controller/tokencleaner"
 	"github.com/proa-dev/proa/internal/controller/ttl"
 	"github.com/proa-dev/proa/internal/controller/volume"
 )
@@ -47,6 +48,7 @@ func (s *server) controllers(inf *client.Informers) []loop.Controller {
 		mirror.New(inf, log),
 		aggregation.New(inf, log),
 		token.New(inf, token.Config{Sign: s.auth.ServiceAccounts.LegacyToken, RootCA: func() []byte { return s.certs.ca.PEM }}, log),
+		tokencleaner.New(inf, tokencleaner.Config{}, log),
 		deployment.New(inf, log),
 		endpoints.New(inf, log),
 		gc.New(inf.Conn(), log),
