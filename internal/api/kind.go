@@ -85,6 +85,9 @@ type Kind struct {
 
 	Subresources []Subresource
 	Shapes       []Shape
+	// Stored are further versions in which others have stored objects: read, never
+	// served. New and To may be nil: then their layout is that of the kind.
+	Stored []Shape
 
 	// CreateOnUpdate lets PUT of a name that is not there create it.
 	CreateOnUpdate bool

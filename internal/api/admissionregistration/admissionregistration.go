@@ -36,6 +36,7 @@ func columns(second, third metav1.TableColumnDefinition) []metav1.TableColumnDef
 func validatingPolicy() *api.Kind {
 	return &api.Kind{
 		GroupVersionKind: gvk("ValidatingAdmissionPolicy"),
+		Stored:           []api.Shape{api.StoredAlike(gvk("ValidatingAdmissionPolicy"), "v1beta1")},
 		Resource:         "validatingadmissionpolicies",
 		New:              func() api.Object { return &admissionv1.ValidatingAdmissionPolicy{} },
 		NewList:          func() runtime.Object { return &admissionv1.ValidatingAdmissionPolicyList{} },
@@ -69,6 +70,7 @@ func validatingPolicy() *api.Kind {
 func validatingBinding() *api.Kind {
 	return &api.Kind{
 		GroupVersionKind: gvk("ValidatingAdmissionPolicyBinding"),
+		Stored:           []api.Shape{api.StoredAlike(gvk("ValidatingAdmissionPolicyBinding"), "v1beta1")},
 		Resource:         "validatingadmissionpolicybindings",
 		New:              func() api.Object { return &admissionv1.ValidatingAdmissionPolicyBinding{} },
 		NewList:          func() runtime.Object { return &admissionv1.ValidatingAdmissionPolicyBindingList{} },
@@ -89,6 +91,7 @@ func validatingBinding() *api.Kind {
 func mutatingPolicy() *api.Kind {
 	return &api.Kind{
 		GroupVersionKind: gvk("MutatingAdmissionPolicy"),
+		Stored:           []api.Shape{api.StoredAlike(gvk("MutatingAdmissionPolicy"), "v1beta1")},
 		Resource:         "mutatingadmissionpolicies",
 		New:              func() api.Object { return &admissionv1.MutatingAdmissionPolicy{} },
 		NewList:          func() runtime.Object { return &admissionv1.MutatingAdmissionPolicyList{} },
@@ -111,6 +114,7 @@ func mutatingPolicy() *api.Kind {
 func mutatingBinding() *api.Kind {
 	return &api.Kind{
 		GroupVersionKind: gvk("MutatingAdmissionPolicyBinding"),
+		Stored:           []api.Shape{api.StoredAlike(gvk("MutatingAdmissionPolicyBinding"), "v1beta1")},
 		Resource:         "mutatingadmissionpolicybindings",
 		New:              func() api.Object { return &admissionv1.MutatingAdmissionPolicyBinding{} },
 		NewList:          func() runtime.Object { return &admissionv1.MutatingAdmissionPolicyBindingList{} },

@@ -47,6 +47,7 @@ func Kinds() []*api.Kind {
 			return []any{d.Name, d.CreationTimestamp.UTC().Format("2006-01-02T15:04:05Z")}
 		}),
 		Subresources: []api.Subresource{{Name: "status"}},
+		Stored:       []api.Shape{storedV1beta1()},
 	}}
 }
 

@@ -25,6 +25,7 @@ func flowSchema() *api.Kind {
 	})
 	return &api.Kind{
 		GroupVersionKind: gvk("FlowSchema"),
+		Stored:           []api.Shape{api.StoredAlike(gvk("FlowSchema"), "v1beta3")},
 		Resource:         "flowschemas",
 		Cluster:          true,
 		New:              func() api.Object { return &flowcontrolv1.FlowSchema{} },
@@ -69,6 +70,7 @@ func priorityLevel() *api.Kind {
 	})
 	return &api.Kind{
 		GroupVersionKind: gvk("PriorityLevelConfiguration"),
+		Stored:           []api.Shape{api.StoredAlike(gvk("PriorityLevelConfiguration"), "v1beta3")},
 		Resource:         "prioritylevelconfigurations",
 		Cluster:          true,
 		New:              func() api.Object { return &flowcontrolv1.PriorityLevelConfiguration{} },

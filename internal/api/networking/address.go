@@ -19,6 +19,7 @@ import (
 func serviceCIDR() *api.Kind {
 	return &api.Kind{
 		GroupVersionKind: gvk("ServiceCIDR"),
+		Stored:           []api.Shape{api.StoredAlike(gvk("ServiceCIDR"), "v1beta1")},
 		Resource:         "servicecidrs",
 		Cluster:          true,
 		New:              func() api.Object { return &networkingv1.ServiceCIDR{} },
@@ -97,6 +98,7 @@ func cidrs(e *validate.Errs, list []string, p *validate.Path) {
 func ipAddress() *api.Kind {
 	return &api.Kind{
 		GroupVersionKind: gvk("IPAddress"),
+		Stored:           []api.Shape{api.StoredAlike(gvk("IPAddress"), "v1beta1")},
 		Resource:         "ipaddresses",
 		ShortNames:       []string{"ip"},
 		Cluster:          true,

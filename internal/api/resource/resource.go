@@ -29,6 +29,7 @@ func gvk(kind string) schema.GroupVersionKind { return resourcev1.SchemeGroupVer
 func deviceClass() *api.Kind {
 	return &api.Kind{
 		GroupVersionKind: gvk("DeviceClass"),
+		Stored:           []api.Shape{api.StoredAlike(gvk("DeviceClass"), "v1beta2")},
 		Resource:         "deviceclasses",
 		Cluster:          true,
 		New:              func() api.Object { return &resourcev1.DeviceClass{} },
@@ -43,6 +44,7 @@ func deviceClass() *api.Kind {
 func claim() *api.Kind {
 	return &api.Kind{
 		GroupVersionKind: gvk("ResourceClaim"),
+		Stored:           []api.Shape{api.StoredAlike(gvk("ResourceClaim"), "v1beta2")},
 		Resource:         "resourceclaims",
 		New:              func() api.Object { return &resourcev1.ResourceClaim{} },
 		NewList:          func() runtime.Object { return &resourcev1.ResourceClaimList{} },
@@ -111,6 +113,7 @@ func dropDeallocated(s *resourcev1.ResourceClaimStatus) {
 func claimTemplate() *api.Kind {
 	return &api.Kind{
 		GroupVersionKind: gvk("ResourceClaimTemplate"),
+		Stored:           []api.Shape{api.StoredAlike(gvk("ResourceClaimTemplate"), "v1beta2")},
 		Resource:         "resourceclaimtemplates",
 		New:              func() api.Object { return &resourcev1.ResourceClaimTemplate{} },
 		NewList:          func() runtime.Object { return &resourcev1.ResourceClaimTemplateList{} },
@@ -125,6 +128,7 @@ func slice(now func() time.Time) *api.Kind {
 	spec := reset.Spec(func(s *resourcev1.ResourceSlice) *resourcev1.ResourceSliceSpec { return &s.Spec })
 	return &api.Kind{
 		GroupVersionKind: gvk("ResourceSlice"),
+		Stored:           []api.Shape{api.StoredAlike(gvk("ResourceSlice"), "v1beta2")},
 		Resource:         "resourceslices",
 		Cluster:          true,
 		New:              func() api.Object { return &resourcev1.ResourceSlice{} },

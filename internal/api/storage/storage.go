@@ -172,6 +172,7 @@ func warnClass(c, _ *storagev1.StorageClass) []string {
 func attributesClass() *api.Kind {
 	return &api.Kind{
 		GroupVersionKind: gvk("VolumeAttributesClass"),
+		Stored:           []api.Shape{api.StoredAlike(gvk("VolumeAttributesClass"), "v1beta1")},
 		Resource:         "volumeattributesclasses",
 		ShortNames:       []string{"vac"},
 		Cluster:          true,

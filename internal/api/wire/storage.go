@@ -54,7 +54,7 @@ func decodeStored(kind *api.Kind, data []byte) (api.Object, error) {
 		if kind.Convert != nil { // when somebody reads it
 			return toStorage(kind, nil, obj), nil
 		}
-		return toStorage(kind, shapeOf(kind, u.GroupVersionKind()), obj), nil
+		return toStorage(kind, shapeOf(kind.Shapes, u.GroupVersionKind()), obj), nil
 	}
 	gvk, raw, err := storedKind(data)
 	if err != nil {
@@ -62,10 +62,18 @@ func decodeStored(kind *api.Kind, data []byte) (api.Object, error) {
 	}
 	var shape *api.Shape
 	if gvk != kind.GroupVersionKind && gvk.Kind != "" {
-		if shape = shapeOf(kind, gvk); shape == nil {
+		if shape = shapeOf(kind.Shapes, gvk); shape == nil {
+			shape = shapeOf(kind.Stored, gvk)
+		}
+		if shape == nil {
 			return nil, fmt.Errorf("the value is a %s, which is no version of %s", gvk, kind.GroupVersionKind)
 		}
-		obj = shape.New()
+		if shape.New != nil {
+			obj = shape.New()
+		}
+		if shape.To == nil {
+			shape = nil
+		}
 	}
 	if raw == nil {
 		err = kjson.UnmarshalCaseSensitivePreserveInts(data, obj)
@@ -81,10 +89,10 @@ func decodeStored(kind *api.Kind, data []byte) (api.Object, error) {
 	return toStorage(kind, shape, obj), nil
 }
 
-func shapeOf(kind *api.Kind, gvk schema.GroupVersionKind) *api.Shape {
-	for i := range kind.Shapes {
-		if kind.Shapes[i].GroupVersionKind == gvk {
-			return &kind.Shapes[i]
+func shapeOf(shapes []api.Shape, gvk schema.GroupVersionKind) *api.Shape {
+	for i := range shapes {
+		if shapes[i].GroupVersionKind == gvk {
+			return &shapes[i]
 		}
 	}
 	return nil
