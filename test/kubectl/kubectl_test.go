@@ -19,7 +19,7 @@ import (
 func TestSessions(t *testing.T) {
 	proa := build(t)
 	for _, k := range kubectls(t, proa) {
-		t.Run(k.version, func(t *testing.T) {
+		t.Run(k.name(), func(t *testing.T) {
 			kubeconfig := os.Getenv("UPSTREAM_KUBECONFIG")
 			if kubeconfig == "" {
 				kubeconfig = startServer(t, proa)
@@ -32,23 +32,32 @@ func TestSessions(t *testing.T) {
 // kubectl is a program, and the version it is of: "1.36".
 type kubectl struct {
 	program, version string
+	stock            bool
 }
 
-// kubectls are the stock ones: of 1.32 where it is installed, and of Proa's own
-// version: PROA_KUBECTL, or the one that is built in.
+// name of a test that plays with it.
+func (k kubectl) name() string {
+	if k.stock {
+		return k.version + "-stock"
+	}
+	return k.version
+}
+
+// kubectls are the one that is built in, that of 1.32 where it is installed, and
+// PROA_KUBECTL: a stock one of the version of the one that is built in.
 func kubectls(t *testing.T, proa string) []kubectl {
 	t.Helper()
 	dir := t.TempDir()
 	own := filepath.Join(dir, "kubectl")
 	must(t, os.WriteFile(own, []byte("#!/bin/sh\nexec "+proa+" kubectl \"$@\"\n"), 0o755))
+	all := []kubectl{{program: own, version: "1.36"}}
 	if p := os.Getenv("PROA_KUBECTL"); p != "" {
-		own = p
+		all = append(all, kubectl{p, "1.36", true})
 	}
-	all := []kubectl{{own, "1.36"}}
 	if p, err := exec.LookPath("kubectl"); err != nil {
 		t.Log("no kubectl in PATH: only the one of Proa's version plays")
 	} else if v := versionOf(p); v == "1.32" {
-		all = append(all, kubectl{p, v})
+		all = append(all, kubectl{p, v, true})
 	} else {
 		t.Logf("%s is of version %q, not 1.32: it does not play", p, v)
 	}
@@ -68,6 +77,11 @@ func versionOf(program string) string {
 func play(t *testing.T, dir string, k kubectl, kubeconfig string) {
 	bin := t.TempDir()
 	must(t, os.Symlink(k.program, filepath.Join(bin, "kubectl")))
+	self, err := os.Executable()
+	must(t, err)
+	for name := range programs {
+		must(t, os.Symlink(self, filepath.Join(bin, name)))
+	}
 	server := strings.TrimSpace(output(t, exec.Command(k.program, "--kubeconfig", kubeconfig, "config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}")))
 	testscript.Run(t, testscript.Params{
 		Dir:                 dir,

@@ -11,7 +11,7 @@ import (
 )
 
 // TestNodeSessions plays the sessions of testdata/node: those that need
-// containers. There are two nodes, and a pod of its own called far on the second.
+// containers. There are two nodes; one is lost in those of testdata/lost.
 func TestNodeSessions(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: a node sets up namespaces, cgroups and nftables")
@@ -23,8 +23,8 @@ func TestNodeSessions(t *testing.T) {
 	proa := build(t)
 	image := shellImage(t)
 	for _, k := range kubectls(t, proa) {
-		t.Run(k.version, func(t *testing.T) {
-			name := "kubectl-" + strings.ReplaceAll(k.version, ".", "")
+		t.Run(k.name(), func(t *testing.T) {
+			name := "kubectl-" + strings.ReplaceAll(k.name(), ".", "")
 			kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
 			command := func(args ...string) *exec.Cmd {
 				cmd := exec.Command(proa, append(args, "--name", name, "--runtime-dir", runtimeDir)...)
@@ -41,7 +41,8 @@ func TestNodeSessions(t *testing.T) {
 			t.Setenv("NODE2_PID", strconv.Itoa(status.Nodes[1].PID))
 			t.Setenv("NODE1", "proa-"+name)
 			t.Setenv("NODE2", "proa-"+name+"-2")
-			play(t, "testdata/node", k, kubeconfig)
+			t.Run("both", func(t *testing.T) { play(t, "testdata/node", k, kubeconfig) })
+			t.Run("one", func(t *testing.T) { play(t, "testdata/lost", k, kubeconfig) })
 		})
 	}
 }

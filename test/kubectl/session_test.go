@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -50,6 +51,9 @@ func (s step) String() string {
 	return fmt.Sprintf("%s$%s %s\n%s", s.comment, s.version, s.command, s.output)
 }
 
+// slow is a command that a reader of a slow test wants to know of.
+const slow = 10 * time.Second
+
 // session runs the commands of a file and prints the file with what they print
 // now: "session FILE" and "cmp stdout FILE" say where the two differ.
 func session(ts *testscript.TestScript, neg bool, args []string) {
@@ -59,7 +63,11 @@ func session(ts *testscript.TestScript, neg bool, args []string) {
 	clean := cleaner(ts)
 	for _, s := range parseSession(ts.ReadFile(args[0])) {
 		if s.version == "" || s.version == ts.Getenv("KUBECTL_VERSION") {
+			start := time.Now()
 			s.output = clean(run(ts, s.command))
+			if took := time.Since(start); took > slow {
+				ts.Logf("%v for: %s", took.Round(time.Second), s.command)
+			}
 		}
 		fmt.Fprint(ts.Stdout(), s)
 	}
@@ -91,6 +99,9 @@ var changing = []struct {
 	what *regexp.Regexp
 	name string
 }{
+	{regexp.MustCompile(`\x1b\[[0-9;?]*[A-Za-z]`), ""}, // what a terminal is told besides text
+	{regexp.MustCompile(`(everywhere)-\w{5}\b`), "$1-RAND"},
+	{regexp.MustCompile(`node-debugger-(NODE\d)-\w{5}`), "node-debugger-$1-RAND"},
 	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "UID"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)`), "TIME"},
 	{regexp.MustCompile(`(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d \w{3} \d{4} \d\d:\d\d:\d\d [+-]\d{4}`), "TIME"},

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -177,21 +178,21 @@ func spent(pdb *policyv1.PodDisruptionBudget, pod string, now metav1.Time) (*pol
 	s := &pdb.Status
 	switch {
 	case s.ObservedGeneration < pdb.Generation:
-		return nil, tooManyDisruptions(fmt.Sprintf("The disruption budget %s is still being processed by the server.", pdb.Name))
+		return nil, tooManyDisruptions(10, "The disruption budget %s is still being processed by the server.", pdb.Name)
 	case s.DisruptionsAllowed < 0:
 		return nil, apierrors.NewForbidden(policyv1.Resource("poddisruptionbudget"), pdb.Name, errors.New("pdb disruptions allowed is negative"))
 	case len(s.DisruptedPods) > maxDisrupted:
 		return nil, apierrors.NewForbidden(policyv1.Resource("poddisruptionbudget"), pdb.Name, errors.New("DisruptedPods map too big - too many evictions not confirmed by PDB controller"))
 	case s.DisruptionsAllowed == 0:
-		for _, c := range s.Conditions {
-			if c.Type == policyv1.DisruptionAllowedCondition && c.Status == metav1.ConditionFalse && c.Reason == policyv1.SyncFailedReason {
-				return nil, tooManyDisruptions(fmt.Sprintf("The disruption budget %s does not allow evicting pods currently because it failed sync: %v", pdb.Name, c.Message))
-			}
-		}
-		return nil, tooManyDisruptions(fmt.Sprintf("The disruption budget %s needs %d healthy pods and has %d currently", pdb.Name, s.DesiredHealthy, s.CurrentHealthy))
+		return nil, exhausted(pdb)
 	}
 	pdb = pdb.DeepCopy()
-	pdb.Status.DisruptionsAllowed--
+	if pdb.Status.DisruptionsAllowed--; pdb.Status.DisruptionsAllowed == 0 {
+		meta.SetStatusCondition(&pdb.Status.Conditions, metav1.Condition{
+			Type: policyv1.DisruptionAllowedCondition, Status: metav1.ConditionFalse, Reason: policyv1.InsufficientPodsReason,
+			ObservedGeneration: pdb.Status.ObservedGeneration, LastTransitionTime: now,
+		})
+	}
 	if pdb.Status.DisruptedPods == nil {
 		pdb.Status.DisruptedPods = map[string]metav1.Time{}
 	}
@@ -199,8 +200,29 @@ func spent(pdb *policyv1.PodDisruptionBudget, pod string, now metav1.Time) (*pol
 	return pdb, nil
 }
 
-func tooManyDisruptions(why string) error {
-	err := apierrors.NewTooManyRequests("Cannot evict pod as it would violate the pod's disruption budget.", 10)
-	err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{Type: policyv1.DisruptionBudgetCause, Message: why})
+// exhausted says why a budget allows no disruption. Clients are not told when to
+// come back: nobody knows, and "kubectl drain" has a pace of its own.
+func exhausted(pdb *policyv1.PodDisruptionBudget) error {
+	s := &pdb.Status
+	no := meta.FindStatusCondition(s.Conditions, policyv1.DisruptionAllowedCondition)
+	if no != nil && (no.Status != metav1.ConditionFalse || no.Message == "") {
+		no = nil
+	}
+	switch {
+	case no != nil && no.Reason == policyv1.SyncFailedReason:
+		return tooManyDisruptions(0, "The disruption budget %s does not allow evicting pods currently because it failed sync: %s", pdb.Name, no.Message)
+	case s.CurrentHealthy <= s.DesiredHealthy:
+		return tooManyDisruptions(0, "The disruption budget %s needs %d healthy pods and has %d currently", pdb.Name, s.DesiredHealthy, s.CurrentHealthy)
+	case no != nil:
+		return tooManyDisruptions(0, "The disruption budget %s does not allow evicting pods currently (%s): %s", pdb.Name, no.Reason, no.Message)
+	}
+	return tooManyDisruptions(0, "The disruption budget %s does not allow evicting pods currently", pdb.Name)
+}
+
+// tooManyDisruptions is the answer to an eviction that has to wait; retry in
+// seconds, 0 = whenever the client likes.
+func tooManyDisruptions(retry int, why string, args ...any) error {
+	err := apierrors.NewTooManyRequests("Cannot evict pod as it would violate the pod's disruption budget.", retry)
+	err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{Type: policyv1.DisruptionBudgetCause, Message: fmt.Sprintf(why, args...)})
 	return err
 }
