@@ -80,11 +80,13 @@ CONFORMANCE := $(BIN)/conformance/conformance
 # a cluster of one's own choice counts only when it is named in the command:
 # KUBECONFIG of the environment is another matter
 GIVEN = $(if $(filter command,$(firstword $(origin KUBECONFIG))),--kubeconfig "$(KUBECONFIG)")
+# a variable's text for the shell, whatever it holds
+quote = '$(subst ','\'',$(value $(1)))'
 
 conformance: build tools ## upstream's conformance tests: FOCUS= SKIP= PROCS= TIMEOUT= KUBECONFIG=
 	@cd test/conformance && $(GO) build -o $(CONFORMANCE) .
 	@$(SUDO) env "PATH=$$PATH" HOME="$$HOME" GOFLAGS=$(GOFLAGS) $(CONFORMANCE) --repo $(CURDIR) --bin $(BIN) $(GIVEN) \
-		--focus "$$FOCUS" --skip "$$SKIP" --procs "$${PROCS:-4}" --timeout "$${TIMEOUT:-3h}"
+		--focus $(call quote,FOCUS) --skip $(call quote,SKIP) $(if $(PROCS),--procs "$(PROCS)") $(if $(TIMEOUT),--timeout "$(TIMEOUT)")
 
 test-durability: ## kills the server a thousand times while clients write; a quarter of an hour
 	@PROA_DURABILITY_ROUNDS=1000 $(GO) test -timeout 120m -v -run 'TestKilled' ./test/state

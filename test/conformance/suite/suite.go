@@ -41,7 +41,7 @@ func (r *Run) Select(ctx context.Context) ([]*Test, error) {
 		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 		return nil, fmt.Errorf("selecting the tests: %w\n%s", err, strings.Join(lines[max(0, len(lines)-5):], "\n"))
 	}
-	specs, err := read(report)
+	specs, _, err := read(report)
 	if err != nil {
 		return nil, err
 	}
@@ -87,12 +87,12 @@ func (r *Run) Run(ctx context.Context, tests []*Test) error {
 	if left := cmd.Wait(); left != nil && !errors.As(left, new(*exec.ExitError)) && ctx.Err() == nil {
 		err = errors.Join(err, left)
 	}
-	report, missing := read(filepath.Join(r.Results, "report.json"))
+	report, around, missing := read(filepath.Join(r.Results, "report.json"))
 	if missing != nil && ctx.Err() == nil {
 		return errors.Join(err, fmt.Errorf("ginkgo left no report, see %s: %w", log.Name(), missing))
 	}
 	merge(tests, report)
-	return err
+	return errors.Join(err, broken(around))
 }
 
 // patience with an interrupted run: its tests have 30 s to clean up.

@@ -99,3 +99,14 @@ func TestMerge(t *testing.T) {
 		t.Errorf("sig %q", tests[1].Sig())
 	}
 }
+
+func TestBroken(t *testing.T) {
+	good, bad := spec{LeafNodeType: "ReportAfterSuite", State: "passed"}, spec{LeafNodeType: "SynchronizedBeforeSuite", State: "failed"}
+	bad.Failure.Message = "no node is ready"
+	if err := broken([]spec{good}); err != nil {
+		t.Error(err)
+	}
+	if err := broken([]spec{good, bad}); err == nil || !strings.Contains(err.Error(), "SynchronizedBeforeSuite failed") || !strings.Contains(err.Error(), "no node is ready") {
+		t.Errorf("got %v", err)
+	}
+}

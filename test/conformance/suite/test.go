@@ -61,25 +61,42 @@ func (s *spec) name() string {
 	return strings.Join(append(slices.Clone(s.ContainerHierarchyTexts), s.LeafNodeText), " ")
 }
 
-// read the tests of a report.
-func read(file string) ([]spec, error) {
+// read the tests of a report, and what comes before and after all of them.
+func read(file string) (specs, around []spec, err error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var suites []struct{ SpecReports []spec }
 	if err := json.Unmarshal(data, &suites); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return nil, nil, fmt.Errorf("%s: %w", file, err)
 	}
-	var specs []spec
 	for _, s := range suites {
 		for _, one := range s.SpecReports {
 			if one.LeafNodeType == "It" {
 				specs = append(specs, one)
+			} else {
+				around = append(around, one)
 			}
 		}
 	}
-	return specs, nil
+	return specs, around, nil
+}
+
+// broken says why the suite as a whole failed: its preparation, as a rule,
+// without which no test runs. Each process of ginkgo reports it; the first does
+// with the cause.
+func broken(around []spec) error {
+	for _, s := range around {
+		if s.failed() {
+			return fmt.Errorf("%s %s", s.LeafNodeType, s.reason())
+		}
+	}
+	return nil
+}
+
+func (s *spec) failed() bool {
+	return slices.Contains([]string{"failed", "panicked", "timedout", "aborted"}, s.State)
 }
 
 // merge what a report says into the tests; what was seen while they ran stays
@@ -94,17 +111,15 @@ func merge(tests []*Test, report []spec) {
 		if t == nil {
 			continue
 		}
-		switch s.State {
-		case "passed":
+		switch {
+		case s.State == "passed":
 			t.State, t.Took, t.Reason = Passed, s.RunTime, ""
-		case "skipped":
-			// Those that a label or a focus left out were not attempted.
-			if s.NumAttempts > 0 && s.Failure.Message != "" {
-				t.State, t.Took, t.Reason = Skipped, s.RunTime, s.Failure.Message
-			}
-		case "interrupted":
+		// Those that a label or a focus left out were not attempted.
+		case s.State == "skipped" && s.NumAttempts > 0 && s.Failure.Message != "":
+			t.State, t.Took, t.Reason = Skipped, s.RunTime, s.Failure.Message
+		case s.State == "interrupted":
 			t.State, t.Took = NotRun, s.RunTime
-		case "failed", "panicked", "timedout", "aborted":
+		case s.failed():
 			t.State, t.Took, t.Reason = Failed, s.RunTime, s.reason()
 		}
 	}
