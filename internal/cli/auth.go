@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -61,13 +62,18 @@ func authFlags(fs *pflag.FlagSet, o *cluster.AuthOptions) {
 	fs.DurationVar(&z.UnauthorizedTTL, "authorization-webhook-cache-unauthorized-ttl", z.UnauthorizedTTL, "how long everything else is")
 }
 
-// authSaid notes which flags were given, where that matters.
-func authSaid(fs *pflag.FlagSet, o *cluster.AuthOptions) {
+// checkAuth notes which flags were given, where that matters, and checks them all.
+func checkAuth(fs *pflag.FlagSet, s *cluster.Server) error {
+	o := s.Auth
 	o.AnonymousSaid = fs.Changed("anonymous-auth")
 	fs.Visit(func(f *pflag.Flag) {
 		o.OIDC.Said = o.OIDC.Said || strings.HasPrefix(f.Name, "oidc-")
 		o.Authorization.Said = o.Authorization.Said || f.Name == "authorization-mode" || strings.HasPrefix(f.Name, "authorization-webhook-")
 	})
+	if err := errors.Join(o.Check(), s.Audit.Check()); err != nil {
+		return usageError{err}
+	}
+	return nil
 }
 
 // auditFlags say what is written down of requests, and where.

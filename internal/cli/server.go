@@ -29,7 +29,9 @@ Once it is ready, DATA-DIR/admin.kubeconfig is there. Flags are called as Kubern
 			if err := f.fill(c.Server); err != nil {
 				return err
 			}
-			authSaid(cmd.Flags(), c.Server.Auth)
+			if err := checkAuth(cmd.Flags(), c.Server); err != nil {
+				return err
+			}
 			if disableAgent {
 				c.Agent = nil
 			} else if err := n.fill(c.Agent); err != nil {
