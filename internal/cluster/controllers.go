@@ -4,6 +4,7 @@ import (
 	"github.com/proa-dev/proa/internal/client"
 	"github.com/proa-dev/proa/internal/controller/aggregation"
 	"github.com/proa-dev/proa/internal/controller/attributesclass"
+	csr "github.com/proa-dev/proa/internal/controller/certificates"
 	"github.com/proa-dev/proa/internal/controller/cronjob"
 	"github.com/proa-dev/proa/internal/controller/daemonset"
 	"github.com/proa-dev/proa/internal/controller/deployment"
@@ -58,5 +59,6 @@ func (s *server) controllers(inf *client.Informers) []loop.Controller {
 		podgc.New(inf, log),
 		attributesclass.New(inf, log),
 		flowcontrol.New(inf, log),
+		csr.New(inf, s.as("system:serviceaccount:kube-system:certificate-controller"), csr.Config{May: s.mayRequest, Sign: s.certs.ca.SignCertificate}, log),
 	}
 }

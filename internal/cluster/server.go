@@ -115,6 +115,7 @@ func (s *server) newAPI() (*apiserver.Server, error) {
 		Catalog: s.catalog, Of: of, Hooks: hooks, Log: s.logFor("aggregation"),
 		Certificate: s.certs.proxyClient.Dial, Yields: s.measured(),
 	})
+	documents.SetOthers(s.others.Documents)
 	s.gate = s.Server.Limits.gate()
 	return apiserver.New(apiserver.Config{
 		Fairness: s.gate, MaxReads: s.Server.Limits.Reads, MaxWrites: s.Server.Limits.Writes,

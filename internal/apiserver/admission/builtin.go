@@ -58,8 +58,10 @@ func Builtin(c Config) (Chain, error) {
 		DefaultTolerationSeconds{},
 		&DefaultStorageClass{cache.Typed[*storagev1.StorageClass]{Reader: read(&storagev1.StorageClass{})}},
 		StorageProtection{},
+		&VolumeClaimResize{cache.Typed[*storagev1.StorageClass]{Reader: read(&storagev1.StorageClass{})}},
 		&RuntimeClass{cache.Typed[*nodev1.RuntimeClass]{Reader: read(&nodev1.RuntimeClass{})}},
 		&DefaultIngressClass{cache.Typed[*networkingv1.IngressClass]{Reader: read(&networkingv1.IngressClass{})}},
+		&Certificates{Authorizer: c.Authorizer},
 		&RBACEscalation{RBAC: c.RBAC, Authorizer: c.Authorizer},
 	}
 	var again []Mutator

@@ -10,6 +10,7 @@ package openapi
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -46,6 +47,8 @@ type Handler struct {
 	// unpacked are the built-in definitions for as long as the next collection
 	// leaves them: who asks for one document often asks for the next.
 	unpacked weak.Pointer[map[string]Definition]
+
+	others others
 }
 
 type extraSchema struct {
@@ -146,6 +149,11 @@ func (h *Handler) serveIndex(w http.ResponseWriter, r *http.Request) {
 		key := "v3/" + groupPath(gv)
 		paths[groupPath(gv)] = entry{hashedURL(key, h.hash(kinds))}
 	}
+	for _, x := range h.others.each(r.Context(), func(ctx context.Context, x *other) error { return x.index(ctx) }) {
+		if key := groupPath(x.GroupVersion); paths[key].URL == "" {
+			paths[key] = entry{x.entry()}
+		}
+	}
 	text, err := json.Marshal(map[string]any{"paths": paths})
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -164,7 +172,9 @@ func hashedURL(key, hash string) string {
 
 func (h *Handler) serveDocument(w http.ResponseWriter, r *http.Request, key, protobuf string) {
 	var kinds []api.Served
+	var parts []*other
 	if key == "v2" {
+		parts = h.others.each(r.Context(), func(ctx context.Context, x *other) error { return x.refresh(ctx) })
 		for _, of := range versions(h.catalog) {
 			kinds = append(kinds, of...)
 		}
@@ -176,6 +186,10 @@ func (h *Handler) serveDocument(w http.ResponseWriter, r *http.Request, key, pro
 			}
 		}
 		if kinds == nil {
+			if x := h.others.find(key); x != nil {
+				x.serve(w, r)
+				return
+			}
 			http.NotFound(w, r)
 			return
 		}
@@ -186,7 +200,7 @@ func (h *Handler) serveDocument(w http.ResponseWriter, r *http.Request, key, pro
 		w.WriteHeader(http.StatusNotAcceptable)
 		return
 	}
-	hash := h.hash(kinds)
+	hash := h.hash(kinds, parts...)
 	if asked := r.URL.Query().Get("hash"); asked != "" && asked != hash {
 		http.Redirect(w, r, hashedURL(key, hash), http.StatusMovedPermanently)
 		return
@@ -199,7 +213,7 @@ func (h *Handler) serveDocument(w http.ResponseWriter, r *http.Request, key, pro
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	part, err := h.part(key, hash, media, kinds)
+	part, err := h.part(key, hash, media, kinds, parts)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
@@ -233,7 +247,7 @@ func accepted(header, protobuf string) string {
 }
 
 // hash stands for what a document of these kinds says.
-func (h *Handler) hash(kinds []api.Served) string {
+func (h *Handler) hash(kinds []api.Served, parts ...*other) string {
 	sum := sha256.New()
 	// gzip ends with a checksum of what is in it.
 	fmt.Fprintf(sum, "%s %x %d\n", h.version, packed[len(packed)-8:], len(types))
@@ -245,11 +259,14 @@ func (h *Handler) hash(kinds []api.Served) string {
 			fmt.Fprintln(sum, sub.Name, sub.Kind, sub.Verbs)
 		}
 	}
+	for _, x := range parts {
+		fmt.Fprintln(sum, x.GroupVersion, x.version())
+	}
 	return strings.ToUpper(hex.EncodeToString(sum.Sum(nil)))
 }
 
 // part is a document in one media type, compressed; made if it is not there.
-func (h *Handler) part(key, hash, media string, kinds []api.Served) ([]byte, error) {
+func (h *Handler) part(key, hash, media string, kinds []api.Served, parts []*other) ([]byte, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	doc := h.docs[key]
@@ -260,6 +277,9 @@ func (h *Handler) part(key, hash, media string, kinds []api.Served) ([]byte, err
 		return part, nil
 	}
 	text, err := h.build(key, kinds)
+	if err == nil && len(parts) > 0 {
+		text, err = merged(text, documents(parts))
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -117,19 +117,14 @@ func hashKey(c *x509.Certificate) string {
 // certificate behind it, so that a peer that knows the authority only by its
 // hash can check it.
 func (a *Authority) Sign(public crypto.PublicKey, p Profile) ([]byte, error) {
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
-	if err != nil {
-		return nil, err
-	}
 	now := time.Now()
 	t := &x509.Certificate{
-		SerialNumber: serial,
-		Subject:      pkix.Name{CommonName: p.CommonName, Organization: p.Organization},
-		DNSNames:     p.DNS,
-		IPAddresses:  p.IPs,
-		NotBefore:    now.Add(-backdate),
-		NotAfter:     earlier(now.Add(Life), a.Cert.NotAfter),
-		KeyUsage:     x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
+		Subject:     pkix.Name{CommonName: p.CommonName, Organization: p.Organization},
+		DNSNames:    p.DNS,
+		IPAddresses: p.IPs,
+		NotBefore:   now.Add(-backdate),
+		NotAfter:    now.Add(Life),
+		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
 	}
 	if p.Server {
 		t.ExtKeyUsage = append(t.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
@@ -137,11 +132,26 @@ func (a *Authority) Sign(public crypto.PublicKey, p Profile) ([]byte, error) {
 	if p.Client {
 		t.ExtKeyUsage = append(t.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
 	}
+	cert, err := a.SignCertificate(t, public)
+	if err != nil {
+		return nil, err
+	}
+	return append(cert, a.PEM...), nil
+}
+
+// SignCertificate makes a certificate that says what t does, in PEM. It gets a
+// serial number and does not outlive the authority.
+func (a *Authority) SignCertificate(t *x509.Certificate, public crypto.PublicKey) ([]byte, error) {
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
+		return nil, err
+	}
+	t.SerialNumber, t.NotAfter = serial, earlier(t.NotAfter, a.Cert.NotAfter)
 	der, err := x509.CreateCertificate(rand.Reader, t, a.Cert, public, a.key)
 	if err != nil {
 		return nil, err
 	}
-	return append(certPEM(der), a.PEM...), nil
+	return certPEM(der), nil
 }
 
 // SignRequest signs a certificate request in PEM. Only its key is taken from

@@ -31,6 +31,7 @@ import (
 	"github.com/proa-dev/proa/internal/api/apiregistration"
 	"github.com/proa-dev/proa/internal/apiserver/extension/hook"
 	"github.com/proa-dev/proa/internal/apiserver/inprocess"
+	"github.com/proa-dev/proa/internal/apiserver/openapi"
 	"github.com/proa-dev/proa/internal/apiserver/request"
 	"github.com/proa-dev/proa/internal/cache"
 )
@@ -403,6 +404,33 @@ func (a *Aggregator) Serve(w http.ResponseWriter, r *http.Request) bool {
 	}
 	proxy.ServeHTTP(w, r)
 	return true
+}
+
+// Documents are where the OpenAPI documents of other servers are.
+func (a *Aggregator) Documents() (all []openapi.Other) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for name, srv := range a.servers {
+		if c := apiregistration.Available(srv.of); c == nil || c.Status != apiregistrationv1.ConditionTrue {
+			continue
+		}
+		spec := srv.of.Spec
+		root := "https://" + spec.Service.Name + "." + spec.Service.Namespace + ".svc"
+		all = append(all, openapi.Other{
+			GroupVersion: schema.GroupVersion{Group: spec.Group, Version: spec.Version},
+			Key:          fmt.Sprintf("%s %s %p", name, srv.of.UID, srv.transport),
+			Get: func(ctx context.Context, path string, header http.Header) (*http.Response, error) {
+				r, err := http.NewRequestWithContext(ctx, http.MethodGet, root+path, nil)
+				if err != nil {
+					return nil, err
+				}
+				r.Header = header.Clone()
+				identify(r.Header, &request.User{Name: "system:aggregator", Groups: []string{request.Authenticated}})
+				return srv.transport.RoundTrip(r)
+			},
+		})
+	}
+	return all
 }
 
 // Groups are what other servers serve, for discovery.
