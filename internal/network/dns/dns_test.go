@@ -40,6 +40,14 @@ func index() *Index {
 	ext := svc("ext", "")
 	ext.Spec.Type, ext.Spec.ExternalName = corev1.ServiceTypeExternalName, "www.example.com"
 	x.Set("shop/ext", Of(x.Zone(), ext, nil))
+	inside := svc("inside", "")
+	inside.Spec.Type, inside.Spec.ExternalName = corev1.ServiceTypeExternalName, "web.shop.svc.cluster.local"
+	x.Set("shop/inside", Of(x.Zone(), inside, nil))
+	for at, to := range map[string]string{"ring": "gnir", "gnir": "ring"} {
+		ring := svc(at, "")
+		ring.Spec.Type, ring.Spec.ExternalName = corev1.ServiceTypeExternalName, to+".shop.svc.cluster.local"
+		x.Set("shop/"+at, Of(x.Zone(), ring, nil))
+	}
 	slice := &discoveryv1.EndpointSlice{
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Ports:       []discoveryv1.EndpointPort{{Name: ptr("http"), Port: ptr(int32(8080)), Protocol: ptr(corev1.ProtocolTCP)}},
@@ -66,7 +74,19 @@ func upstream(t testing.TB, asked *atomic.Int32) string {
 		m.SetReply(req)
 		name := req.Question[0].Name
 		switch name {
+		case "old.example.com.":
+			if req.IsEdns0() != nil {
+				m.Rcode = dns.RcodeFormatError
+				break
+			}
+			m.Answer = append(m.Answer, address(name, netip.MustParseAddr("192.0.2.81"), 60))
+		case "srv.example.com.":
+			m.Answer = append(m.Answer, &dns.CNAME{Hdr: header(name, dns.TypeCNAME, 60), Target: "www.example.com."})
 		case "www.example.com.":
+			if req.Question[0].Qtype != dns.TypeA {
+				m.Ns = append(m.Ns, &dns.SOA{Hdr: header("com.", dns.TypeSOA, 60), Ns: "a.", Mbox: "b.", Minttl: 60})
+				break
+			}
 			m.Answer = append(m.Answer, address(name, netip.MustParseAddr("192.0.2.80"), 60))
 		case "big.example.com.":
 			if w.RemoteAddr().Network() == "udp" {
@@ -170,6 +190,9 @@ func TestSchema(t *testing.T) {
 		{"9.0.244.10.in-addr.arpa.", dns.TypePTR, "NXDOMAIN"},
 		{"ext.shop.svc.cluster.local.", dns.TypeA, "A 192.0.2.80; CNAME www.example.com."},
 		{"ext.shop.svc.cluster.local.", dns.TypeCNAME, "CNAME www.example.com."},
+		{"ext.shop.svc.cluster.local.", dns.TypeSRV, "CNAME www.example.com."},
+		{"inside.shop.svc.cluster.local.", dns.TypeA, "A 10.96.0.7; CNAME web.shop.svc.cluster.local."},
+		{"_http._tcp.inside.shop.svc.cluster.local.", dns.TypeSRV, "NXDOMAIN"},
 		{"10-244-0-9.shop.pod.cluster.local.", dns.TypeA, "A 10.244.0.9"},
 		{"10-244-0-9.none.pod.cluster.local.", dns.TypeA, "NXDOMAIN"},
 		{"x.shop.pod.cluster.local.", dns.TypeA, "NXDOMAIN"},
@@ -204,7 +227,7 @@ func TestIndexFollows(t *testing.T) {
 	if find("7.0.96.10.in-addr.arpa.") || !find("8.0.96.10.in-addr.arpa.") {
 		t.Error("the address did not change")
 	}
-	for _, owner := range []string{"shop/web", "shop/ext", "shop/db"} {
+	for _, owner := range []string{"shop/web", "shop/ext", "shop/db", "shop/inside", "shop/ring", "shop/gnir"} {
 		x.Set(owner, nil)
 	}
 	if len(x.owners) != 0 || len(x.names) != 0 {
@@ -250,6 +273,53 @@ func TestForwardedAnswersAreRemembered(t *testing.T) {
 	if m := s.forward.recall(q, time.Now().Add(61*time.Second)); m != nil {
 		t.Errorf("after its time: %v", m)
 	}
+}
+
+func TestCircleOfExternalNames(t *testing.T) {
+	var asked atomic.Int32
+	s := serve(t, upstream(t, &asked))
+	for _, typ := range []uint16{dns.TypeA, dns.TypeSRV, dns.TypeANY, dns.TypeCNAME} {
+		if m := ask(t, s, "tcp", "ring.shop.svc.cluster.local.", typ); len(m.Answer) == 0 || len(m.Answer) > 10 {
+			t.Errorf("%s: %d answers", dns.TypeToString[typ], len(m.Answer))
+		}
+	}
+}
+
+func TestResolverFromBeforeEDNS(t *testing.T) {
+	var asked atomic.Int32
+	s := serve(t, upstream(t, &asked))
+	if got := short(ask(t, s, "udp", "old.example.com.", dns.TypeA)); got != "A 192.0.2.81" {
+		t.Error(got)
+	}
+}
+
+// What a pod sends may be anything.
+func FuzzAnswer(f *testing.F) {
+	var asked atomic.Int32
+	s := serve(f, upstream(f, &asked))
+	for _, name := range []string{"web.shop.svc.cluster.local.", "ext.shop.svc.cluster.local.", "ring.shop.svc.cluster.local.", "5.0.244.10.in-addr.arpa.", "-.shop.pod.cluster.local.", "."} {
+		for _, typ := range []uint16{dns.TypeA, dns.TypeSRV, dns.TypeANY, dns.TypePTR, dns.TypeAXFR} {
+			m := new(dns.Msg)
+			m.SetQuestion(name, typ)
+			m.SetEdns0(1232, true)
+			b, err := m.Pack()
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(b)
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m := new(dns.Msg)
+		if m.Unpack(b) != nil {
+			return
+		}
+		resp := s.Answer(m)
+		resp.Truncate(512)
+		if _, err := resp.Pack(); err != nil && len(m.Question) == 1 {
+			t.Errorf("%v: %v", m.Question, err)
+		}
+	})
 }
 
 func TestNoResolver(t *testing.T) {

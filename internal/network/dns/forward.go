@@ -98,9 +98,11 @@ func (f *forwarder) exchange(q question) (*dns.Msg, error) {
 	var last error
 	for _, r := range resolvers {
 		m.Id = dns.Id()
-		resp, _, err := f.udp.ExchangeContext(ctx, m, r)
-		if err == nil && resp.Truncated {
-			resp, _, err = f.tcp.ExchangeContext(ctx, m, r)
+		resp, err := f.one(ctx, m, r)
+		if err == nil && resp.Rcode == dns.RcodeFormatError { // from before EDNS0 (RFC 6891, 7)
+			plain := m.Copy()
+			plain.Extra = nil
+			resp, err = f.one(ctx, plain, r)
 		}
 		if err == nil && resp.Rcode != dns.RcodeServerFailure && resp.Rcode != dns.RcodeRefused {
 			return resp, nil
@@ -114,6 +116,15 @@ func (f *forwarder) exchange(q question) (*dns.Msg, error) {
 		f.mu.Unlock()
 	}
 	return nil, last
+}
+
+// one resolver's answer, over TCP if it is too large for UDP.
+func (f *forwarder) one(ctx context.Context, m *dns.Msg, resolver string) (*dns.Msg, error) {
+	resp, _, err := f.udp.ExchangeContext(ctx, m, resolver)
+	if err == nil && resp.Truncated {
+		resp, _, err = f.tcp.ExchangeContext(ctx, m, resolver)
+	}
+	return resp, err
 }
 
 // usable resolvers, those that failed lately last.

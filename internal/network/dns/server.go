@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -116,6 +117,13 @@ func (s *Server) Serve(ctx context.Context) error {
 
 // ServeDNS answers one query.
 func (s *Server) ServeDNS(w dns.ResponseWriter, req *dns.Msg) {
+	// Whatever a pod asks must not end this process.
+	defer func() {
+		if p := recover(); p != nil {
+			s.cfg.Log.Error("a DNS query could not be answered", "query", fmt.Sprint(req.Question), "error", p, "stack", string(debug.Stack()))
+			w.WriteMsg(new(dns.Msg).SetRcode(req, dns.RcodeServerFailure))
+		}
+	}()
 	_, udp := w.RemoteAddr().(*net.UDPAddr)
 	resp := s.Answer(req)
 	size := dns.MaxMsgSize
@@ -232,12 +240,12 @@ func (s *Server) take(resp *dns.Msg, q dns.Question, records []dns.RR) {
 	}
 	done := map[string]bool{}
 	for _, rr := range resp.Answer {
-		target := rr.(*dns.SRV).Target
-		if done[target] {
+		srv, ok := rr.(*dns.SRV) // or the CNAME that led here
+		if !ok || done[srv.Target] {
 			continue
 		}
-		done[target] = true
-		more, _ := s.cfg.Index.Find(target)
+		done[srv.Target] = true
+		more, _ := s.cfg.Index.Find(srv.Target)
 		for _, a := range more {
 			if t := a.Header().Rrtype; t == dns.TypeA || t == dns.TypeAAAA {
 				resp.Extra = append(resp.Extra, a)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -96,6 +97,14 @@ func (r *Runner) Run(ctx context.Context) error {
 		}
 	}
 	defer r.secrets.close()
+	served := make(chan []types.NamespacedName, 1)
+	var writing sync.WaitGroup
+	defer writing.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if r.cfg.Addresses != nil {
+		writing.Go(func() { r.keepStatus(ctx, served) })
+	}
 	for {
 		snapshot := r.snapshot()
 		r.secrets.follow(ctx, secretsOf(snapshot))
@@ -106,16 +115,35 @@ func (r *Runner) Run(ctx context.Context) error {
 				return err
 			}
 		}
-		var again <-chan time.Time
-		if err := r.writeStatus(ctx, table); err != nil && ctx.Err() == nil {
-			r.cfg.Log.Warn("the status of an Ingress could not be written", "error", err)
-			again = time.After(retry)
+		select {
+		case <-served: // an older one nobody took
+		default:
 		}
+		served <- table.Served
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-r.wake:
+		}
+	}
+}
+
+// keepStatus tells every served Ingress where it is served. It may take its time:
+// requests do not wait for it.
+func (r *Runner) keepStatus(ctx context.Context, served <-chan []types.NamespacedName) {
+	var last []types.NamespacedName
+	var again <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case last = <-served:
 		case <-again:
+		}
+		again = nil
+		if err := r.writeStatus(ctx, last); err != nil && ctx.Err() == nil {
+			r.cfg.Log.Warn("the status of an Ingress could not be written", "error", err)
+			again = time.After(retry)
 		}
 	}
 }
@@ -148,12 +176,8 @@ func (r *Runner) tell(problems []Problem) {
 	r.told = now
 }
 
-// writeStatus tells every served Ingress where it is served.
-func (r *Runner) writeStatus(ctx context.Context, t *Table) error {
-	if r.cfg.Addresses == nil {
-		return nil
-	}
-	for _, name := range t.Served {
+func (r *Runner) writeStatus(ctx context.Context, served []types.NamespacedName) error {
+	for _, name := range served {
 		ing, ok := r.ingresses.Get(name.Namespace, name.Name)
 		if !ok {
 			continue
