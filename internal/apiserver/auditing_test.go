@@ -203,3 +203,33 @@ func TestWarningsOfAuthentication(t *testing.T) {
 	}
 	h.fails(401, "Unauthorized", "Unauthorized", "GET", cms, "", "User: nobody")
 }
+
+// BenchmarkAudit is what a record costs: nothing without a policy.
+func BenchmarkAudit(b *testing.B) {
+	for _, level := range []string{"", "None", "Metadata", "RequestResponse"} {
+		b.Run(level, func(b *testing.B) {
+			h := newHarness(b, func(c *Config) {
+				if level == "" {
+					return
+				}
+				o := audit.Defaults()
+				o.PolicyFile, o.Log.Path = filepath.Join(b.TempDir(), "policy.yaml"), "/dev/null"
+				o.Log.MaxSize = 0
+				if err := os.WriteFile(o.PolicyFile, []byte("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: "+level+"}]\n"), 0o600); err != nil {
+					b.Fatal(err)
+				}
+				l, err := o.Open(slog.New(slog.DiscardHandler))
+				if err != nil {
+					b.Fatal(err)
+				}
+				c.Audit = l
+			})
+			handler := h.server.Handler()
+			direct(b, handler, 201, "POST", podsPath, "application/json", fmt.Sprintf(benchPod, 1, 1))
+			b.ReportAllocs()
+			for b.Loop() {
+				direct(b, handler, 200, "GET", podsPath+"/p-000001", "", "")
+			}
+		})
+	}
+}

@@ -68,20 +68,24 @@ func (s *Issuers) Set(c Config) error {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	before := *s.now.Load()
 	var all []*issuer
 	for n := range c.JWT {
 		i, err := newIssuer(&c.JWT[n], c, s.log)
 		if err != nil {
 			return err
 		}
-		for _, old := range *s.now.Load() {
-			if old.keys.same(i.keys) {
-				i.keys = old.keys
-			}
+		if k := slices.IndexFunc(before, func(old *issuer) bool { return old.keys.same(i.keys) }); k >= 0 {
+			i.keys = before[k].keys
 		}
 		all = append(all, i)
 	}
 	s.now.Store(&all)
+	for _, old := range before {
+		if !slices.ContainsFunc(all, func(i *issuer) bool { return i.keys == old.keys }) {
+			old.keys.client.CloseIdleConnections()
+		}
+	}
 	s.seen.RemoveAll(func(any) bool { return true })
 	return nil
 }
