@@ -158,7 +158,7 @@ func (c *Config) network(ctx context.Context, g *errgroup.Group, m *membership, 
 	if err := c.dns(ctx, g, m, inf); err != nil {
 		return err
 	}
-	return c.ingress(ctx, g, inf)
+	return c.ingress(ctx, g, m, inf)
 }
 
 // dns answers the pods of this node.
@@ -178,12 +178,12 @@ func (c *Config) dns(ctx context.Context, g *errgroup.Group, m *membership, inf 
 }
 
 // ingress answers HTTP for Ingresses on this node, if it has a port for it.
-func (c *Config) ingress(ctx context.Context, g *errgroup.Group, inf *client.Informers) error {
+func (c *Config) ingress(ctx context.Context, g *errgroup.Group, m *membership, inf *client.Informers) error {
 	a := c.Agent
 	if a.HTTPPort < 0 && a.HTTPSPort < 0 {
 		return nil
 	}
-	cfg := ingress.Config{Log: c.logFor("ingress")}
+	cfg := ingress.Config{Log: c.logFor("ingress"), Resolver: dns.Resolver(netip.AddrPortFrom(a.NodeIP, uint16(m.DNSPort)))}
 	var err error
 	if a.HTTPPort >= 0 {
 		if cfg.HTTP, err = ingress.Listen(fmt.Sprintf(":%d", a.HTTPPort), "--http-port"); err != nil {

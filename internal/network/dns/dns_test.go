@@ -322,6 +322,14 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
+func TestResolver(t *testing.T) {
+	s := serve(t, "")
+	r := Resolver(s.Addr())
+	if got, err := r.LookupNetIP(context.Background(), "ip4", "web.shop.svc.cluster.local."); err != nil || len(got) != 1 || got[0].String() != "10.96.0.7" {
+		t.Errorf("%v %v", got, err)
+	}
+}
+
 func TestNoResolver(t *testing.T) {
 	s := serve(t, "") // its resolv.conf names the cluster DNS itself: a loop
 	m := new(dns.Msg)

@@ -3,11 +3,15 @@ package ingress
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -32,12 +36,19 @@ const (
 // dialTimeout is how long one endpoint may take to accept a connection.
 const dialTimeout = 5 * time.Second
 
+// shared is what all backends have in common.
+type shared struct {
+	own      budget
+	now      func() time.Time
+	resolver *net.Resolver // for names of Services, nil = the host's
+}
+
 // backend is a Backend at work.
 type backend struct {
+	*shared
 	key      BackendKey
 	protocol Protocol
-	own      *budget
-	now      func() time.Time
+	external bool
 
 	set   sync.Mutex // one update at a time
 	all   atomic.Pointer[[]*endpoint]
@@ -86,8 +97,8 @@ func (e *endpoint) transport(safe bool, now time.Time) *http.Transport {
 	return e.fresh
 }
 
-func newBackend(key BackendKey, p Protocol, own *budget, now func() time.Time) *backend {
-	b := &backend{key: key, protocol: p, own: own, now: now}
+func newBackend(key BackendKey, want Backend, all *shared) *backend {
+	b := &backend{shared: all, key: key, protocol: want.Protocol, external: want.External}
 	b.all.Store(new([]*endpoint))
 	b.fault.Store(new(string))
 	return b
@@ -105,7 +116,7 @@ func (b *backend) update(want Backend) {
 		if i := slices.IndexFunc(old, func(e *endpoint) bool { return e.addr == addr }); i >= 0 {
 			next = append(next, old[i])
 		} else {
-			next = append(next, newEndpoint(addr, b.protocol, b.own))
+			next = append(next, b.newEndpoint(addr))
 		}
 	}
 	b.all.Store(&next)
@@ -116,9 +127,15 @@ func (b *backend) update(want Backend) {
 	}
 }
 
-func newEndpoint(addr string, p Protocol, own *budget) *endpoint {
+func (b *backend) newEndpoint(addr string) *endpoint {
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
+	if b.external {
+		dialer.Resolver, dialer.ControlContext = b.resolver, notThisMachine
+	}
 	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if b.external {
+			addr = absolute(addr)
+		}
 		c, err := dialer.DialContext(ctx, network, addr)
 		if err != nil {
 			return nil, err
@@ -136,7 +153,7 @@ func newEndpoint(addr string, p Protocol, own *budget) *endpoint {
 			ExpectContinueTimeout: time.Second,
 			Protocols:             new(http.Protocols),
 		}
-		switch p {
+		switch b.protocol {
 		case H2C:
 			t.Protocols.SetUnencryptedHTTP2(true)
 			t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 30 * time.Second}
@@ -150,12 +167,35 @@ func newEndpoint(addr string, p Protocol, own *budget) *endpoint {
 		}
 		return t
 	}
-	e := &endpoint{addr: addr, budget: own, kept: transport(90 * time.Second)}
-	if p == HTTP { // HTTP/2 says which requests it will not answer, and TLS costs more to begin
+	e := &endpoint{addr: addr, budget: &b.own, kept: transport(90 * time.Second)}
+	if b.protocol == HTTP { // HTTP/2 says which requests it will not answer, and TLS costs more to begin
 		e.fresh, e.own = transport(freshness), transport(0)
 		e.own.DisableKeepAlives = true
 	}
 	return e
+}
+
+// notThisMachine keeps whoever may write a Service from programs that listen for
+// this machine alone, and from a cloud's metadata: endpoints cannot have such
+// addresses either (API).
+func notThisMachine(_ context.Context, _, addr string, _ syscall.RawConn) error {
+	at, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return err
+	}
+	if ip := at.Addr().Unmap(); ip.IsLoopback() || ip.IsUnspecified() || ip.IsLinkLocalUnicast() || ip.IsMulticast() {
+		return fmt.Errorf("the externalName leads to %s, which means something else on every machine", ip)
+	}
+	return nil
+}
+
+// absolute makes a name one that no search domain is tried for.
+func absolute(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if _, ip := netip.ParseAddr(host); err != nil || ip == nil || strings.HasSuffix(host, ".") {
+		return addr
+	}
+	return net.JoinHostPort(host+".", port)
 }
 
 // drain lets the endpoint go: connections close as they fall idle.
@@ -214,8 +254,7 @@ func (b *backend) close() { b.update(Backend{}) }
 
 // backends are all at work, by key. They outlive tables.
 type backends struct {
-	now func() time.Time
-	own budget
+	shared
 	all map[BackendKey]*backend
 }
 
@@ -224,8 +263,8 @@ func (bs *backends) update(t *Table) map[BackendKey]*backend {
 	next := make(map[BackendKey]*backend, len(t.Backends))
 	for key, want := range t.Backends {
 		b := bs.all[key]
-		if b == nil || b.protocol != want.Protocol {
-			b = newBackend(key, want.Protocol, &bs.own, bs.now)
+		if b == nil || b.protocol != want.Protocol || b.external != want.External {
+			b = newBackend(key, want, &bs.shared)
 		}
 		b.update(want)
 		next[key] = b

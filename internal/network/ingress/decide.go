@@ -149,7 +149,8 @@ func (s Snapshot) backend(key BackendKey) Backend {
 		if port != nil {
 			number = port.Port
 		}
-		return Backend{Protocol: protocol(key, port), Endpoints: []string{net.JoinHostPort(svc.Spec.ExternalName, strconv.Itoa(int(number)))}}
+		return Backend{Protocol: protocol(key, port), External: true,
+			Endpoints: []string{net.JoinHostPort(svc.Spec.ExternalName, strconv.Itoa(int(number)))}}
 	}
 	if port == nil {
 		return Backend{Protocol: HTTP, Fault: fmt.Sprintf("Service %s/%s has no port %s", key.Namespace, key.Service, portText(key.Port))}

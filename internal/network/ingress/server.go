@@ -28,6 +28,9 @@ type Config struct {
 	HTTPS net.Listener // nil = none
 	// Drain is how long requests may go on after Serve's context has ended. 0 = 10 s.
 	Drain time.Duration
+	// Resolver finds the names of ExternalName Services, which may be Services of the
+	// cluster. nil = as the host does.
+	Resolver *net.Resolver
 	// Observe is told of every request when it is over, nil = nobody.
 	Observe func(Access)
 	Log     *slog.Logger
@@ -74,7 +77,7 @@ func New(cfg Config) *Server {
 		cfg.Drain = 10 * time.Second
 	}
 	s := &Server{cfg: cfg, now: time.Now, ready: make(chan struct{})}
-	s.backends = backends{now: s.now, all: map[BackendKey]*backend{}}
+	s.backends = backends{shared: shared{now: s.now, resolver: cfg.Resolver}, all: map[BackendKey]*backend{}}
 	s.force.Store(&inForce{table: &Table{}})
 	s.proxy = &httputil.ReverseProxy{
 		Rewrite:        rewrite,

@@ -54,6 +54,9 @@ type Backend struct {
 	Protocol Protocol
 	// Endpoints are "address:port", sorted.
 	Endpoints []string
+	// External says that the endpoint is a name outside (an ExternalName): it may
+	// lead anywhere but to this machine.
+	External bool
 	// Fault says why there is nothing to send to, in words for a person.
 	Fault string
 }
