@@ -47,10 +47,12 @@ func (c *Config) openStorage(ctx context.Context) (*storage, error) {
 			return nil, err
 		}
 	}
-	if s.Store, err = c.openStore(ctx, s.prefix); err != nil {
-		s.Close()
+	kept, err := c.openStore(ctx, s.prefix)
+	if err != nil {
+		_ = s.Close()
 		return nil, err
 	}
+	s.Store = kept
 	return s, nil
 }
 

@@ -189,11 +189,12 @@ func (s *server) isReady() bool {
 			return false
 		}
 		conf.QPS = -1
-		conf.Timeout = 30 * time.Second
 		s.conf = conf
 	}
 	s.once.Do(func() { s.api = s.client() })
-	return s.api.Discovery().RESTClient().Get().AbsPath("/readyz").Do(context.Background()).Error() == nil
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return s.api.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error() == nil
 }
 
 // client with connections of its own.
