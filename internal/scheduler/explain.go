@@ -143,7 +143,7 @@ func (w *World) Explain(ctx context.Context, obj *corev1.Pod, budgets []*policyv
 
 // explain why a pod fits nowhere, and what preemption would make of it.
 func (w *world) explain(p *pod, why *refusal, budgets []*policyv1.PodDisruptionBudget) string {
-	if len(w.nodes) == 0 {
+	if len(w.nodes) == 0 || why.hopeless() {
 		return why.text
 	}
 	said := w.postFilter(p)

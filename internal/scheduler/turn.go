@@ -50,8 +50,11 @@ func (w *world) decide(ctx context.Context, p *pod, with []*Extender) result {
 // tell of the pod, and the node it is nominated for: nil = as before, "" = none.
 func (s *Scheduler) makeRoom(ctx context.Context, p *pod, why *refusal, with []*Extender) (text string, nominated *string) {
 	text = why.text
-	if len(s.world.nodes) == 0 {
+	switch {
+	case len(s.world.nodes) == 0:
 		return text, new("")
+	case why.hopeless():
+		return text, nil
 	}
 	said := s.world.postFilter(p)
 	if p.options.filters.has(defaultPreemption) {
@@ -72,6 +75,10 @@ func (s *Scheduler) makeRoom(ctx context.Context, p *pod, why *refusal, with []*
 	}
 	return strings.TrimSpace(text + " " + strings.Join(said, ", ")), nominated
 }
+
+// hopeless: something is wrong with the pod itself, so nothing is tried. Upstream
+// ends such messages with "not found", which is about itself and not about the pod.
+func (r *refusal) hopeless() bool { return r.whole != nil && r.whole.plugin < dynamicResources }
 
 // postFilter is what upstream's DynamicResources says when a pod fits nowhere.
 func (w *world) postFilter(p *pod) (said []string) {
