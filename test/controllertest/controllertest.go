@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -37,6 +38,7 @@ type Cluster struct {
 	Conn      client.Conn // writes never fail by chance
 	Shaky     *Shaky      // what the controllers use
 	Informers *client.Informers
+	API       http.RoundTripper // the API over its paths; fails never by chance
 }
 
 // New cluster with the namespace "default". fail is how many writes of a hundred
@@ -66,7 +68,7 @@ func New(t testing.TB, fail int) *Cluster {
 	}
 	shaky := &Shaky{Conn: conn}
 	shaky.Percent.Store(int64(fail))
-	return &Cluster{T: t, Conn: conn, Shaky: shaky, Informers: client.NewInformers(shaky)}
+	return &Cluster{T: t, Conn: conn, Shaky: shaky, Informers: client.NewInformers(shaky), API: srv.Transport(user.User)}
 }
 
 // Run controllers until the test ends.

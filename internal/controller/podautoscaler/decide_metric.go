@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -129,12 +130,12 @@ func (s *snapshot) podsDemand(src *autoscalingv2.PodsMetricSource, m *measuremen
 }
 
 func (s *snapshot) objectDemand(src *autoscalingv2.ObjectMetricSource, m *measurement) (d demand, f *failure) {
-	fail := func(err error) (demand, *failure) {
-		return demand{}, &failure{"FailedGetObjectMetric", err, fmt.Errorf("failed to get object metric value: %w", err)}
+	fail := func(err error, in ...string) (demand, *failure) {
+		return demand{}, &failure{"FailedGetObjectMetric", err, within("failed to get object metric value", in, err)}
 	}
 	ref := &src.DescribedObject
-	fetched := func() error {
-		return fmt.Errorf("unable to get metric %s: %w on %s %s/%s", src.Metric.Name, m.err, ref.Kind, s.scaler.Namespace, ref.Name)
+	fetched := func() error { // in the order that upstream has these words in
+		return fmt.Errorf("unable to get metric %s: %s on %s %s/%w", src.Metric.Name, ref.Kind, s.scaler.Namespace, ref.Name, m.err)
 	}
 	st := &autoscalingv2.ObjectMetricStatus{DescribedObject: *ref, Metric: src.Metric}
 	d.status = autoscalingv2.MetricStatus{Type: autoscalingv2.ObjectMetricSourceType, Object: st}
@@ -152,7 +153,7 @@ func (s *snapshot) objectDemand(src *autoscalingv2.ObjectMetricSource, m *measur
 		d.name = fmt.Sprintf("%s metric %s", ref.Kind, src.Metric.Name)
 	case t.Type == autoscalingv2.AverageValueMetricType && t.AverageValue != nil:
 		if m.err != nil {
-			return fail(fmt.Errorf("failed to get %s object metric: %w", src.Metric.Name, fetched()))
+			return fail(fetched(), "failed to get "+src.Metric.Name+" object metric")
 		}
 		var average int64
 		d.replicas, average = s.perPod(sum(m.values), t.AverageValue.MilliValue())
@@ -166,8 +167,8 @@ func (s *snapshot) objectDemand(src *autoscalingv2.ObjectMetricSource, m *measur
 
 func (s *snapshot) externalDemand(src *autoscalingv2.ExternalMetricSource, m *measurement) (d demand, f *failure) {
 	name := src.Metric.Name
-	fail := func(err error) (demand, *failure) {
-		return demand{}, &failure{"FailedGetExternalMetric", err, fmt.Errorf("failed to get %s external metric value: %w", name, err)}
+	fail := func(err error, in ...string) (demand, *failure) {
+		return demand{}, &failure{"FailedGetExternalMetric", err, within("failed to get "+name+" external metric value", in, err)}
 	}
 	fetched := func() error {
 		return fmt.Errorf("unable to get external metric %s/%s/%s: %w", s.scaler.Namespace, name, selectorText(src.Metric.Selector), m.err)
@@ -178,25 +179,30 @@ func (s *snapshot) externalDemand(src *autoscalingv2.ExternalMetricSource, m *me
 	switch t := &src.Target; {
 	case t.AverageValue != nil:
 		if m.err != nil {
-			return fail(fmt.Errorf("failed to get %s external metric: %w", name, fetched()))
+			return fail(fetched(), "failed to get "+name+" external metric")
 		}
 		var average int64
 		d.replicas, average = s.perPod(sum(m.values), t.AverageValue.MilliValue())
 		st.Current.AverageValue = thousandths(average)
 	case t.Value != nil:
 		if m.err != nil {
-			return fail(fmt.Errorf("failed to get external metric %s: %w", name, fetched()))
+			return fail(fetched(), "failed to get external metric "+name)
 		}
 		usage := sum(m.values)
 		var err error
 		if d.replicas, err = s.byRatio(float64(usage) / float64(t.Value.MilliValue())); err != nil {
-			return fail(fmt.Errorf("failed to get external metric %s: %w", name, err))
+			return fail(err, "failed to get external metric "+name)
 		}
 		st.Current.Value = thousandths(usage)
 	default:
 		return fail(errors.New("invalid external metric source: neither a value target nor an average value target was set"))
 	}
 	return d, nil
+}
+
+// within says in what an error happened: the outermost first.
+func within(outer string, in []string, err error) error {
+	return fmt.Errorf("%s: %w", strings.Join(append([]string{outer}, in...), ": "), err)
 }
 
 // selectorText as upstream prints it into messages: "nil", or the fields.

@@ -66,11 +66,10 @@ func (s *snapshot) group(values map[string]sample, resource corev1.ResourceName)
 // takes. In its first minutes a pod must be ready, and have been for a whole
 // window of the sample; later only one that has never been ready is left out.
 func (s *snapshot) unready(p *corev1.Pod, v sample) bool {
-	i := slices.IndexFunc(p.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady })
-	if i < 0 || p.Status.StartTime == nil {
+	c, start := owned.Condition(p, corev1.PodReady), p.Status.StartTime
+	if c == nil || start == nil {
 		return true
 	}
-	c, start := &p.Status.Conditions[i], p.Status.StartTime
 	if start.Add(s.CPUInitialization).After(s.now) {
 		return c.Status == corev1.ConditionFalse || v.at.Before(c.LastTransitionTime.Add(v.window))
 	}

@@ -187,7 +187,7 @@ func (a *remote) ofObject(ctx context.Context, namespace string, src *autoscalin
 	// A reference does not lead out of its namespace: a Namespace is the own one.
 	resource, rest := "metrics", []string{src.Metric.Name}
 	if kind != (schema.GroupKind{Kind: "Namespace"}) {
-		found, err := a.resources(ctx, kind, "")
+		found, err := a.resources(ctx, kind)
 		if err != nil {
 			return nil, fmt.Errorf(failed, fmt.Errorf("unable to map kind %s to resource: %w", kind, err))
 		}

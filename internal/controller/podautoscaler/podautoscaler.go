@@ -147,7 +147,7 @@ func (c *Controller) poke(h *autoscalingv2.HorizontalPodAutoscaler) {
 func phase(uid types.UID) time.Duration {
 	sum := fnv.New32a()
 	sum.Write([]byte(uid))
-	return time.Duration(sum.Sum32()) * period >> 32
+	return time.Duration(sum.Sum32()%uint32(period/time.Millisecond)) * time.Millisecond
 }
 
 func (c *Controller) forget(h *autoscalingv2.HorizontalPodAutoscaler) {
@@ -166,23 +166,38 @@ func (c *Controller) forget(h *autoscalingv2.HorizontalPodAutoscaler) {
 
 // look after an autoscaler until it is gone.
 func (c *Controller) look(ctx context.Context, w *worker) {
-	timer := c.cfg.Clock.NewTimer(w.wait)
-	defer timer.Stop()
-	var woken <-chan struct{} // nil until the first look
+	var timer clock.Timer
+	wait := func(d time.Duration) bool {
+		if d <= 0 {
+			return true
+		}
+		if timer == nil {
+			timer = c.cfg.Clock.NewTimer(d)
+		} else {
+			timer.Reset(d)
+		}
+		return false
+	}
+	defer func() {
+		if timer != nil {
+			timer.Stop()
+		}
+	}()
 	var last time.Time
-	for {
-		select {
-		case <-timer.C():
-		case <-woken:
-			if early := nearest - c.cfg.Clock.Since(last); early > 0 {
-				timer.Reset(early)
+	var woken <-chan struct{} // nil = it looks soon anyway
+	for due := wait(w.wait); ; {
+		for !due {
+			select {
+			case <-timer.C():
+				due = true
+			case <-woken:
 				woken = nil
-				continue
+				due = wait(nearest - c.cfg.Clock.Since(last))
+			case <-w.gone:
+				return
+			case <-ctx.Done():
+				return
 			}
-		case <-w.gone:
-			return
-		case <-ctx.Done():
-			return
 		}
 		select {
 		case c.slots <- struct{}{}:
@@ -195,8 +210,7 @@ func (c *Controller) look(ctx context.Context, w *worker) {
 		if err != nil && ctx.Err() == nil {
 			c.log.Debug("an autoscaler cannot do all that it should", "autoscaler", client.Key(w.namespace, w.name), "err", err)
 		}
-		timer.Reset(period)
-		woken = w.wake
+		due, woken = wait(period), w.wake
 	}
 }
 

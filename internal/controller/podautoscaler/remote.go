@@ -31,7 +31,7 @@ type remote struct {
 	clients map[schema.GroupVersion]*rest.RESTClient
 }
 
-// answersWithin bounds one request.
+// answersWithin bounds one request, or one change of a scale with its repetitions.
 const answersWithin = 30 * time.Second
 
 func newRemote(catalog *api.Catalog, via http.RoundTripper) *remote {
@@ -45,7 +45,7 @@ func (a *remote) client(gv schema.GroupVersion) (*rest.RESTClient, error) {
 		return c, nil
 	}
 	config := &rest.Config{
-		Host: "https://kubernetes.default.svc", Transport: a.via, UserAgent: "kube-controller-manager", APIPath: "/apis", QPS: -1, Timeout: answersWithin,
+		Host: "https://kubernetes.default.svc", Transport: a.via, UserAgent: "kube-controller-manager", APIPath: "/apis", QPS: -1,
 		ContentConfig: rest.ContentConfig{GroupVersion: &gv, NegotiatedSerializer: scheme.Codecs.WithoutConversion()},
 	}
 	if gv.Group == "" {
@@ -76,7 +76,17 @@ func (a *remote) get(ctx context.Context, gv schema.GroupVersion, namespace, res
 			r = r.Param(key, value)
 		}
 	}
-	return r.DoRaw(ctx)
+	ctx, cancel := context.WithTimeout(ctx, answersWithin)
+	defer cancel()
+	return answer(r.Do(ctx))
+}
+
+// answer of the server; what it says of an error is in Error, not in Raw.
+func answer(r rest.Result) ([]byte, error) {
+	if err := r.Error(); err != nil {
+		return nil, err
+	}
+	return r.Raw()
 }
 
 // group as discovery tells of it; NotFound = nobody serves it.
@@ -90,23 +100,18 @@ func (a *remote) discover(ctx context.Context, path string, into any) error {
 	if err != nil {
 		return err
 	}
-	data, err := c.Get().AbsPath(path).DoRaw(ctx)
+	ctx, cancel := context.WithTimeout(ctx, answersWithin)
+	defer cancel()
+	data, err := answer(c.Get().AbsPath(path).Do(ctx))
 	if err != nil {
 		return err
 	}
 	return json.Unmarshal(data, into)
 }
 
-// resources that objects of a kind are found under, one for each version, that of
-// prefer first. There is at least one, or an error: meta.NoKindMatchError.
-func (a *remote) resources(ctx context.Context, kind schema.GroupKind, prefer string) (all []schema.GroupVersionResource, err error) {
-	add := func(r schema.GroupVersionResource) {
-		if r.Version == prefer {
-			all = append([]schema.GroupVersionResource{r}, all...)
-		} else {
-			all = append(all, r)
-		}
-	}
+// resources that objects of a kind are found under, one for each version, the
+// preferred one first. There is at least one, or an error: meta.NoKindMatchError.
+func (a *remote) resources(ctx context.Context, kind schema.GroupKind) (all []schema.GroupVersionResource, err error) {
 	for _, k := range a.catalog.All() {
 		served := []api.Served{{Kind: k}}
 		for i := range k.Shapes {
@@ -114,7 +119,7 @@ func (a *remote) resources(ctx context.Context, kind schema.GroupKind, prefer st
 		}
 		for _, s := range served {
 			if s.GVK().GroupKind() == kind {
-				add(s.GVK().GroupVersion().WithResource(s.Plural()))
+				all = append(all, s.GVK().GroupVersion().WithResource(s.Plural()))
 			}
 		}
 	}
@@ -136,7 +141,7 @@ func (a *remote) resources(ctx context.Context, kind schema.GroupKind, prefer st
 		}
 		for _, r := range list.APIResources {
 			if r.Kind == kind.Kind && r.Group == "" && !isSub(r.Name) {
-				add(schema.GroupVersionResource{Group: kind.Group, Version: v.Version, Resource: r.Name})
+				all = append(all, schema.GroupVersionResource{Group: kind.Group, Version: v.Version, Resource: r.Name})
 			}
 		}
 	}
@@ -173,7 +178,7 @@ func (a *remote) target(ctx context.Context, h *autoscalingv2.HorizontalPodAutos
 	if err != nil {
 		return nil, err
 	}
-	found, err := a.resources(ctx, schema.GroupKind{Group: gv.Group, Kind: ref.Kind}, gv.Version)
+	found, err := a.resources(ctx, schema.GroupKind{Group: gv.Group, Kind: ref.Kind})
 	if err != nil {
 		return nil, err
 	}
@@ -210,6 +215,8 @@ func (a *remote) rescale(ctx context.Context, t *target, replicas int32) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, answersWithin)
+	defer cancel()
 	scale := t.scale
 	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		want := scale.DeepCopy()
