@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -214,6 +215,11 @@ func list[T api.Object](u *upstream) (all []api.Object) {
 		all = append(all, o)
 	}
 	return all
+}
+
+// before any pod came: what there is.
+func (u *upstream) before() []api.Object {
+	return slices.Concat(list[*corev1.Namespace](u), list[*corev1.Node](u), list[*corev1.Service](u), list[*appsv1.ReplicaSet](u), u.storage())
 }
 
 // storage as it is now.
