@@ -25,9 +25,14 @@ build: ## bin/proa
 ## the programs that run containers, from their Go modules
 tools: $(addprefix $(BIN)/,$(RUNTIME))
 
-$(BIN)/containerd $(BIN)/containerd-shim-runc-v2: tools/runtime/go.mod
-	@echo "· building $(@F) (once, a minute)"
-	@cd tools/runtime && $(GO) build -ldflags "-s -w -X github.com/containerd/containerd/v2/version.Version=2.4.2" -o $@ github.com/containerd/containerd/v2/cmd/$(@F)
+CONTAINERD := -s -w -X github.com/containerd/containerd/v2/version.Version=2.4.2
+
+$(BIN)/containerd: tools/runtime/go.mod
+	@echo "· building containerd (once, a minute)"
+	@cd tools/runtime && $(GO) build -tags "no_tracing no_btrfs no_devmapper no_zfs" -ldflags "$(CONTAINERD)" -o $@ github.com/containerd/containerd/v2/cmd/containerd
+
+$(BIN)/containerd-shim-runc-v2: tools/runtime/go.mod $(wildcard tools/runtime/shim/*.go)
+	@cd tools/runtime && $(GO) build -tags no_grpc -ldflags "$(CONTAINERD)" -o $@ ./shim
 
 $(BIN)/runc: tools/runtime/go.mod | packages
 	@echo "· building runc, with seccomp"

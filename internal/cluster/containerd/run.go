@@ -59,7 +59,7 @@ func (c *Config) Ensure(ctx context.Context) (*daemon.Process, error) {
 
 func (c *Config) start() (*daemon.Process, error) {
 	cmd := exec.Command(filepath.Join(c.Binaries, "containerd"), "--config", c.configFile())
-	cmd.Env = append(os.Environ(), "PATH="+c.Binaries+":"+os.Getenv("PATH"), "GOGC=50")
+	cmd.Env = append(os.Environ(), "PATH="+c.Binaries+":"+os.Getenv("PATH"))
 	cmd.Dir = "/"
 	p, err := daemon.Start(c.pidFile(), c.LogFile(), cmd)
 	if err != nil {
