@@ -3,6 +3,7 @@ package apiserver
 import (
 	"io"
 	"net/http"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -25,6 +26,21 @@ func recordOf(w http.ResponseWriter) *audit.Record {
 		return w.audit
 	}
 	return nil
+}
+
+// deprecated warns of an old version and records that it is in use, and when it
+// goes, if the warning says so.
+func (w *response) deprecated(text string) {
+	w.warn(text)
+	if !w.audit.Wants(audit.Metadata) {
+		return
+	}
+	w.audit.Annotate("k8s.io/deprecated", "true")
+	if _, after, ok := strings.Cut(text, "unavailable in v"); ok {
+		if release, _, ok := strings.Cut(after, "+"); ok {
+			w.audit.Annotate("k8s.io/removed-release", release)
+		}
+	}
 }
 
 // recordSent records the object in a body; gvk is what it is called there.

@@ -140,6 +140,7 @@ func TestAuditOfRequests(t *testing.T) {
 		{"old", "GET", cms, "", []string{"User: old"}, short, map[string]any{"annotations|authentication.k8s.io/legacy-token": "old"}},
 		{"as", "GET", cms, "", []string{"Impersonate-User: bob", "Impersonate-Group: g"}, short, map[string]any{
 			"impersonatedUser.username": "bob", "impersonatedUser.groups.0": "g", "authenticationMetadata.impersonationConstraint": "impersonate:user-info", "user.username": "ann"}},
+		{"deprecated", "GET", "/apis/extensions/v1beta1/namespaces/default/ingresses", "", nil, short, map[string]any{"annotations|k8s.io/deprecated": "true", "annotations|k8s.io/removed-release": "1.22"}},
 		{"panic", "GET", "/panic", "", nil, "RequestReceived Panic", map[string]any{"responseStatus.code": 500.0, "responseStatus.message": "APIServer panic'd: told to", "objectRef": nil}},
 		{"secret", "POST", "/api/v1/namespaces/default/secrets", `{"metadata":{"name":"s"},"stringData":{"p":"geheim"}}`, nil, short, map[string]any{"requestObject.stringData": nil, "requestObject.data.p": "Z2VoZWlt", "responseObject.data.p": "Z2VoZWlt"}},
 		{"delete", "DELETE", cms + "/b", `{"propagationPolicy":"Background"}`, nil, short, map[string]any{"requestObject.kind": "DeleteOptions", "requestObject.propagationPolicy": "Background"}},

@@ -30,9 +30,9 @@ func (s *Server) route(w *response, r *http.Request, u *request.User, i *request
 		return
 	}
 	if k.Shape != nil && k.Shape.Deprecated != "" {
-		w.warn(k.Shape.Deprecated)
+		w.deprecated(k.Shape.Deprecated)
 	} else if k.Shape == nil && k.Kind.Deprecated != "" {
-		w.warn(k.Kind.Deprecated)
+		w.deprecated(k.Kind.Deprecated)
 	}
 	if i.Subresource != "" {
 		s.subresource(w, r, u, i, k)

@@ -140,7 +140,10 @@ func (e *Expressions) authorizer() authorizer.Authorizer {
 		if i := a.GetUser(); i != nil {
 			u = &request.User{Name: i.GetName(), UID: i.GetUID(), Groups: i.GetGroups(), Extra: i.GetExtra()}
 		}
+		fields, _ := a.GetFieldSelector() // what nobody understands is left out
+		labels, _ := a.GetLabelSelector()
 		decision, why, err := e.Authorizer.Authorize(ctx, u, auth.Attributes{
+			FieldSelector: auth.FieldText(fields), LabelSelector: auth.LabelText(labels),
 			Verb: a.GetVerb(), Namespace: a.GetNamespace(), Group: a.GetAPIGroup(), Version: a.GetAPIVersion(), Resource: a.GetResource(),
 			Subresource: a.GetSubresource(), Name: a.GetName(), Path: a.GetPath(), IsResource: a.IsResourceRequest(),
 		})

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -24,18 +25,16 @@ type Record struct {
 	mu       sync.Mutex
 	event    auditv1.Event
 	decision Decision
-	state    state
-	long     bool // the request says when its answer starts
-	answered bool // the answer has started
-	refused  bool // nobody knows who asked
+	state    atomic.Int32 // a state
+	long     bool         // the request says when its answer starts
+	answered bool         // the answer has started
+	refused  bool         // nobody knows who asked
 	later    map[string]leveled
 }
 
-// state of a record: annotations are taken before the policy was asked.
-type state int
-
+// States of a record: annotations are taken before the policy was asked.
 const (
-	undecided state = iota
+	undecided int32 = iota
 	on
 	off
 )
@@ -77,10 +76,10 @@ func (rec *Record) decide(r *http.Request, u *request.User, i *request.Info, lon
 	defer rec.mu.Unlock()
 	rec.decision = rec.log.policy.Decide(u, i)
 	if rec.decision.Level == None {
-		rec.state = off
+		rec.state.Store(off)
 		return false
 	}
-	rec.state, rec.long = on, long
+	rec.long = long
 	ev := &rec.event
 	ev.Level = auditv1.Level(rec.decision.Level.String())
 	ev.Verb, ev.RequestURI, ev.UserAgent = i.Verb, r.URL.RequestURI(), userAgent(r)
@@ -99,6 +98,7 @@ func (rec *Record) decide(r *http.Request, u *request.User, i *request.Info, lon
 		rec.annotate(name, a)
 	}
 	rec.later = nil
+	rec.state.Store(on)
 	return true
 }
 
@@ -123,7 +123,7 @@ func userInfo(u *request.User) authenticationv1.UserInfo {
 
 // Wants says whether this request is recorded at a level or a higher one.
 func (rec *Record) Wants(l Level) bool {
-	return rec != nil && rec.state == on && rec.decision.Level >= l
+	return rec != nil && rec.state.Load() == on && rec.decision.Level >= l
 }
 
 // Annotate adds an annotation. The first value of a name stays.
@@ -136,7 +136,7 @@ func (rec *Record) AnnotateAt(l Level, name, value string) {
 	}
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
-	switch rec.state {
+	switch rec.state.Load() {
 	case undecided:
 		if _, ok := rec.later[name]; !ok {
 			if rec.later == nil {
@@ -252,5 +252,5 @@ func (rec *Record) Panic(p any) {
 	}
 	rec.mu.Unlock()
 	rec.emit(auditv1.StagePanic) //nolint:errcheck // put has logged it
-	rec.state = off              // what the client is told now is no answer
+	rec.state.Store(off)         // what the client is told now is no answer
 }

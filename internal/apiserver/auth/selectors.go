@@ -73,6 +73,28 @@ func (a *Attributes) Labels() []metav1.LabelSelectorRequirement {
 	return all
 }
 
+// FieldText is a field selector as text.
+func FieldText(all fields.Requirements) string {
+	terms := make([]string, len(all))
+	for i, q := range all {
+		op := "="
+		if q.Operator == selection.NotEquals {
+			op = "!="
+		}
+		terms[i] = q.Field + op + fields.EscapeValue(q.Value)
+	}
+	return strings.Join(terms, ",")
+}
+
+// LabelText is a label selector as text.
+func LabelText(all labels.Requirements) string {
+	terms := make([]string, len(all))
+	for i := range all {
+		terms[i] = all[i].String()
+	}
+	return strings.Join(terms, ",")
+}
+
 // reviewedFields is the field selector of a review as text; whole says that all of
 // it had to be left out, part that some had.
 func reviewedFields(f *authorizationv1.FieldSelectorAttributes) (text string, whole, part bool) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
+	authorizationv1beta1 "k8s.io/api/authorization/v1beta1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/cache"
@@ -114,7 +115,7 @@ type accessReview struct {
 func (r *accessReview) got() metav1.TypeMeta { return r.TypeMeta }
 
 func (x *Access) ask(ctx context.Context, sent *authorizationv1.SubjectAccessReview) (authorizationv1.SubjectAccessReviewStatus, error) {
-	body, err := json.Marshal(sent)
+	body, err := json.Marshal(inVersion(sent, x.c.Version))
 	if err != nil {
 		return authorizationv1.SubjectAccessReviewStatus{}, err
 	}
@@ -125,6 +126,25 @@ func (x *Access) ask(ctx context.Context, sent *authorizationv1.SubjectAccessRev
 	var review accessReview
 	err = read(answer, sent.TypeMeta, &review)
 	return review.Status, err
+}
+
+// inVersion is a review in the words of a version: v1beta1 says group for groups.
+func inVersion(r *authorizationv1.SubjectAccessReview, version string) any {
+	if version == "v1" {
+		return r
+	}
+	old := &authorizationv1beta1.SubjectAccessReview{TypeMeta: r.TypeMeta, Spec: authorizationv1beta1.SubjectAccessReviewSpec{
+		ResourceAttributes:    (*authorizationv1beta1.ResourceAttributes)(r.Spec.ResourceAttributes),
+		NonResourceAttributes: (*authorizationv1beta1.NonResourceAttributes)(r.Spec.NonResourceAttributes),
+		User:                  r.Spec.User, UID: r.Spec.UID, Groups: r.Spec.Groups,
+	}}
+	if r.Spec.Extra != nil {
+		old.Spec.Extra = make(map[string]authorizationv1beta1.ExtraValue, len(r.Spec.Extra))
+		for k, v := range r.Spec.Extra {
+			old.Spec.Extra[k] = authorizationv1beta1.ExtraValue(v)
+		}
+	}
+	return old
 }
 
 // specOf a question.

@@ -11,7 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// versions of the reviews that can be asked; they say the same in the same words.
+// versions of the reviews that can be asked.
 var versions = []string{"v1", "v1beta1"}
 
 // known says whether a version of a review can be asked, and otherwise what can.

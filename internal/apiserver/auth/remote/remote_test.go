@@ -214,6 +214,13 @@ func TestAccess(t *testing.T) {
 	if !reflect.DeepEqual(spec, want) {
 		t.Errorf("sent %v", spec)
 	}
+	before := w.Calls()
+	w.Say(200, `{"apiVersion":"authorization.k8s.io/v1beta1","kind":"SubjectAccessReview","status":{"allowed":true}}`)
+	d, _, err := access(t, w, func(a *AccessConfig) { a.Version = "v1beta1" }).Authorize(context.Background(), ann, listPods)
+	old, _ := w.Bodies()[before]["spec"].(map[string]any)
+	if d != auth.Allow || err != nil || !reflect.DeepEqual(old["group"], []any{"g"}) || old["groups"] != nil || old["user"] != "ann" || !reflect.DeepEqual(old["resourceAttributes"], want["resourceAttributes"]) {
+		t.Errorf("v1beta1: %v, %v, sent %v", d, err, old)
+	}
 	if _, incomplete, err := access(t, w, nil).RulesFor(context.Background(), ann, "ns"); !incomplete || err == nil {
 		t.Error("a webhook lists all that it allows")
 	}
