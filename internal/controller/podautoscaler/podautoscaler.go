@@ -261,6 +261,8 @@ func (c *Controller) observe(ctx context.Context, s *snapshot) {
 	}
 	s.selector = selector
 	s.pods = c.pods.List(s.scaler.Namespace, selector)
+	// In order, so that an error names the same pod each time.
+	slices.SortFunc(s.pods, func(a, b *corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
 	if s.rivals = c.choose(s.scaler, selector, s.pods); len(s.rivals) < 2 {
 		s.measured = c.api.measure(ctx, s.scaler, selector)
 	}
