@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"regexp"
@@ -25,9 +26,27 @@ func eventually(args []string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
+	return repeat(args[1:], want.Match, os.Stdout)
+}
+
+// settled waits until controllers have seen what was asked of an object. It says
+// nothing.
+func settled(args []string) int {
+	if len(args) != 1 {
+		fmt.Fprintln(os.Stderr, "usage: settled KIND/NAME")
+		return 2
+	}
+	return repeat([]string{"kubectl", "get", args[0], "-o", "jsonpath={.metadata.generation} {.status.observedGeneration}"}, func(out []byte) bool {
+		asked, seen, ok := bytes.Cut(out, []byte(" "))
+		return ok && len(asked) > 0 && bytes.Equal(asked, seen)
+	}, io.Discard)
+}
+
+// repeat a command until its output is good, and show that.
+func repeat(command []string, good func([]byte) bool, show io.Writer) int {
 	for end := time.Now().Add(patience); ; {
 		var out bytes.Buffer
-		cmd := exec.Command(args[1], args[2:]...)
+		cmd := exec.Command(command[0], command[1:]...)
 		cmd.Stdout, cmd.Stderr = &out, &out
 		err := cmd.Run()
 		var exit *exec.ExitError
@@ -39,8 +58,8 @@ func eventually(args []string) int {
 			fmt.Fprintln(os.Stderr, err)
 			return 125
 		}
-		if want.Match(out.Bytes()) || time.Now().After(end) {
-			os.Stdout.Write(out.Bytes()) //nolint:errcheck // the session sees it
+		if good(out.Bytes()) || time.Now().After(end) {
+			show.Write(out.Bytes()) //nolint:errcheck // the session sees it
 			return code
 		}
 		time.Sleep(50 * time.Millisecond)

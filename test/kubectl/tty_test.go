@@ -19,7 +19,7 @@ import (
 )
 
 // programs of the sessions besides kubectl: this one, when it is called so.
-var programs = map[string]func(args []string) int{"tty": tty, "eventually": eventually}
+var programs = map[string]func(args []string) int{"tty": tty, "eventually": eventually, "settled": settled}
 
 func TestMain(m *testing.M) {
 	if run, ok := programs[filepath.Base(os.Args[0])]; ok {

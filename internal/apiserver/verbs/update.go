@@ -92,7 +92,7 @@ func (v *Verbs) changeNothing(ctx context.Context, r *Request, wanted func(old *
 		return nil, false, err
 	}
 	if obj.GetUID() != "" {
-		return nil, false, apierrors.NewConflict(r.resource(), r.Name, fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: ", obj.GetUID()))
+		return nil, false, apierrors.NewConflict(r.resource(), r.Name, fmt.Errorf("uid mismatch: the provided object specified uid %s, and no existing object was found", obj.GetUID()))
 	}
 	if err := r.inNamespace(obj); err != nil {
 		return nil, false, err
