@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/proa-dev/proa/internal/controller/volume"
 )
@@ -17,14 +19,25 @@ func (s *server) localVolumes() volume.Config {
 			if filepath.Dir(path) != filepath.Join(s.DataDir, "volumes") {
 				return fmt.Errorf("%s is not below %s: remove it by hand on node %s, then delete the volume", path, filepath.Join(s.DataDir, "volumes"), node)
 			}
-			here := s.Agent != nil && s.Agent.NodeName == node
-			if _, err := os.Stat(filepath.Join(s.DataDir, "nodes", node)); err == nil {
-				here = true
-			}
-			if !here {
+			if !s.sharesDisk(node) {
 				return fmt.Errorf("the folder is on node %s: remove %s there, then delete the volume", node, path)
 			}
 			return os.RemoveAll(path)
 		},
 	}
+}
+
+// sharesDisk says whether a node keeps its folders on this machine: the one of this
+// process, and those beside it. They are called after it and have a number, by which
+// their folders are called: NODE-2 is in nodes/2.
+func (s *server) sharesDisk(node string) bool {
+	if s.Agent == nil || s.Agent.NodeName == node {
+		return s.Agent != nil
+	}
+	number, beside := strings.CutPrefix(node, s.Agent.NodeName+"-")
+	if n, err := strconv.Atoi(number); !beside || err != nil || n < 2 {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(s.DataDir, "nodes", number))
+	return err == nil
 }

@@ -45,6 +45,12 @@ func TestVolumes(t *testing.T) {
 			{Key: corev1.LabelTopologyZone, Operator: corev1.NodeSelectorOpIn, Values: []string{zone}}}}}}}
 		return v
 	}
+	named := func(node string) *corev1.PersistentVolume {
+		v := pv("z")
+		v.Spec.NodeAffinity.Required.NodeSelectorTerms = []corev1.NodeSelectorTerm{{MatchFields: []corev1.NodeSelectorRequirement{
+			{Key: metav1.ObjectNameField, Operator: corev1.NodeSelectorOpIn, Values: []string{node}}}}}
+		return v
+	}
 	class := func(provisioner string) *storagev1.StorageClass {
 		return &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "fast"}, Provisioner: provisioner, VolumeBindingMode: new(storagev1.VolumeBindingWaitForFirstConsumer)}
 	}
@@ -58,6 +64,7 @@ func TestVolumes(t *testing.T) {
 		{"unbound, immediate", []api.Object{claim()}, "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims."},
 		{"bound in a zone", []api.Object{claim(bound), pv("z")}, "b"},
 		{"bound elsewhere", []api.Object{claim(bound), pv("x")}, "0/2 nodes are available: 2 node(s) didn't match PersistentVolume's node affinity."},
+		{"bound to a volume of one node, by its name", []api.Object{claim(bound), named("a")}, "a"},
 		{"bound to nothing", []api.Object{claim(bound)}, `0/2 nodes are available: persistentvolume "pv" not found.`},
 		{"delayed, one that is there", []api.Object{claim(), class(volume.NotSupportedProvisioner), pv("z")}, "b"},
 		{"delayed, none there", []api.Object{claim(), class(volume.NotSupportedProvisioner)}, "0/2 nodes are available: 2 node(s) didn't find available persistent volumes to bind."},
