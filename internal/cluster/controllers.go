@@ -47,7 +47,7 @@ func (s *server) controllers(inf *client.Informers) []loop.Controller {
 		resourcequota.New(inf, log),
 		volume.New(inf, s.localVolumes(), log),
 		mirror.New(inf, log),
-		aggregation.New(inf, log),
+		aggregation.New(inf, s.as("system:serviceaccount:kube-system:clusterrole-aggregation-controller"), log),
 		token.New(inf, token.Config{Sign: s.auth.ServiceAccounts.LegacyToken, RootCA: func() []byte { return s.certs.ca.PEM }}, log),
 		tokencleaner.New(inf, tokencleaner.Config{}, log),
 		deployment.New(inf, log),

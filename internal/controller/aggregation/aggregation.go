@@ -26,12 +26,13 @@ type Controller struct {
 	roles client.Client[*rbacv1.ClusterRole]
 }
 
-// New controller.
-func New(in *client.Informers, log *slog.Logger) *Controller {
+// New controller. It writes through conn, whose user has to hold escalate on
+// ClusterRoles: the rules that it puts together may be more than it has.
+func New(in *client.Informers, conn client.Conn, log *slog.Logger) *Controller {
 	c := &Controller{
 		queue: loop.NewQueue("clusterroleaggregation", log),
 		in:    client.Shared[*rbacv1.ClusterRole](in, client.Scope{}),
-		roles: client.For[*rbacv1.ClusterRole](in.Conn()),
+		roles: client.For[*rbacv1.ClusterRole](conn),
 	}
 	c.in.OnChange(func(old, now *rbacv1.ClusterRole) {
 		if now != nil && now.AggregationRule != nil {

@@ -13,7 +13,7 @@ import (
 
 func TestConverges(t *testing.T) {
 	c := controllertest.New(t, 20)
-	c.Run(aggregation.New(c.Informers, controllertest.Log()))
+	c.Run(aggregation.New(c.Informers, c.Shaky, controllertest.Log()))
 	role := func(name, verb string) *rbacv1.ClusterRole {
 		return &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"to": "all"}}, Rules: []rbacv1.PolicyRule{
 			{Verbs: []string{verb}, APIGroups: []string{""}, Resources: []string{"pods"}},
