@@ -76,6 +76,8 @@ func newController[T api.Object](in *client.Informers, name, component string, l
 			c.guard.Forget(client.Key(old.GetNamespace(), old.GetName()))
 		case api.Object(old) == api.Object(none) || old.GetGeneration() != now.GetGeneration() || old.GetUID() != now.GetUID() || old.GetDeletionTimestamp() != now.GetDeletionTimestamp():
 			c.queue.AddObject(now)
+		case !equality.Semantic.DeepEqual(c.view(old).Status, c.view(now).Status): // somebody else may have written it
+			c.queue.AddObject(now)
 		}
 	})
 	c.podsIn.OnChange(c.podChanged)
