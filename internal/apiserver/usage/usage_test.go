@@ -64,7 +64,7 @@ type world struct {
 	now   time.Time
 	asked []string // nodes, in order
 	down  map[string]bool
-	why   error // … they are
+	why   error                // … they are
 	fresh map[string]time.Time // containers that started later, by pod
 	write func([]byte)         // is shown what nodes answer
 }

@@ -11,8 +11,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/proa-dev/proa/internal/cluster/daemon"
 	"github.com/proa-dev/proa/internal/cluster/pki"
@@ -86,7 +89,7 @@ func (c *Config) answers(ctx context.Context, p *daemon.Process) error {
 	for {
 		state := conn.GetState()
 		if state == connectivity.Ready {
-			return nil
+			return initialized(ctx, cri.NewRuntimeServiceClient(conn))
 		}
 		changed := make(chan struct{})
 		go func() { conn.WaitForStateChange(waiting, state); close(changed) }()
@@ -98,6 +101,24 @@ func (c *Config) answers(ctx context.Context, p *daemon.Process) error {
 				err = errors.New("it ended")
 			}
 			return fmt.Errorf("containerd does not answer: %w; see %s%s", err, c.LogFile(), lastLine(c.LogFile()))
+		}
+	}
+}
+
+// initialized waits until containerd's CRI service has read what there is: it
+// answers Unavailable until then.
+func initialized(ctx context.Context, rt cri.RuntimeServiceClient) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		_, err := rt.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{})
+		if status.Code(err) != codes.Unavailable {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return err
 		}
 	}
 }

@@ -76,9 +76,13 @@ func New(c Config) *Aggregator {
 	return a
 }
 
-// recheck is how often servers are asked whether they still answer. Without any,
+// recheck is how often servers are asked whether they still answer; one that does
+// not is asked again after retry, which doubles up to recheck. Without any server
 // nothing wakes up.
-const recheck = 30 * time.Second
+const (
+	recheck = 30 * time.Second
+	retry   = time.Second
+)
 
 // Run keeps the list until ctx ends. user writes it.
 func (a *Aggregator) Run(ctx context.Context, user *inprocess.User) error {
@@ -93,13 +97,17 @@ func (a *Aggregator) Run(ctx context.Context, user *inprocess.User) error {
 		woken <- err
 	}
 	go wait()
+	backOff := retry
 	for {
 		a.yield()
 		changed := a.Catalog.Changed()
 		a.local(ctx, user)
 		again := time.Hour
-		if a.remote(ctx, user) > 0 {
-			again = recheck
+		switch all, failing := a.remote(ctx, user); {
+		case failing > 0:
+			again, backOff = backOff, min(2*backOff, recheck)
+		case all > 0:
+			again, backOff = recheck, retry
 		}
 		timer := time.NewTimer(again)
 		select {
@@ -243,8 +251,8 @@ func setAvailable(s *apiregistrationv1.APIService, ok bool, reason, message stri
 }
 
 // remote asks the servers of others whether they are there; it returns how many
-// there are.
-func (a *Aggregator) remote(ctx context.Context, user *inprocess.User) int {
+// there are, and how many of them do not answer.
+func (a *Aggregator) remote(ctx context.Context, user *inprocess.User) (known, failing int) {
 	var all []*apiregistrationv1.APIService
 	a.set.Snapshot().Ascend("", "", "", func(i *cache.Item) bool {
 		if s := i.Object.(*apiregistrationv1.APIService); s.Spec.Service != nil {
@@ -261,6 +269,7 @@ func (a *Aggregator) remote(ctx context.Context, user *inprocess.User) int {
 		message := "all checks passed"
 		if err != nil {
 			message = err.Error()
+			failing++
 		}
 		if setAvailable(now, err == nil, reason, message) {
 			if _, err := user.Update(ctx, a.kind, "status", now, "kube-apiserver", false); err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
@@ -276,7 +285,7 @@ func (a *Aggregator) remote(ctx context.Context, user *inprocess.User) int {
 			delete(a.servers, name)
 		}
 	}
-	return len(all)
+	return len(all), failing
 }
 
 // server behind an APIService, with connections that are kept.
@@ -411,7 +420,13 @@ func (a *Aggregator) Documents() (all []openapi.Other) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for name, srv := range a.servers {
-		if c := apiregistration.Available(srv.of); c == nil || c.Status != apiregistrationv1.ConditionTrue {
+		// What is stored now, not what the server was last asked for: whoever has
+		// seen the condition finds the documents.
+		of := a.elsewhere(schema.GroupVersion{Group: srv.of.Spec.Group, Version: srv.of.Spec.Version})
+		if of == nil || of.UID != srv.of.UID {
+			continue
+		}
+		if c := apiregistration.Available(of); c == nil || c.Status != apiregistrationv1.ConditionTrue {
 			continue
 		}
 		spec := srv.of.Spec

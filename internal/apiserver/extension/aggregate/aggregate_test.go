@@ -271,9 +271,7 @@ func TestASickServer(t *testing.T) {
 		t.Error("v2 is not ours alone")
 	}
 	f.sick.Store(false)
-	if _, err := explain(t, url); err != nil {
-		t.Errorf("well again: %v", err)
-	}
+	until(t, "it is well again", func() bool { _, err := explain(t, url); return err == nil })
 	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	a, err := client.Get(url + "/openapi/v3/apis/fish.example.com/v1?hash=OLD")
 	must(t, err)
