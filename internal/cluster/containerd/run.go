@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
@@ -29,6 +30,9 @@ func (c *Config) Ensure(ctx context.Context) (*daemon.Process, error) {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return nil, err
 		}
+	}
+	if err := c.inMemory(); err != nil {
+		c.Log.Warn("the state of running containers is kept on a disk, which makes each pod's start slower", "folder", c.RunDir, "err", err)
 	}
 	if err := errors.Join(c.writeMirror(), c.writePauseProfile()); err != nil {
 		return nil, err
@@ -58,6 +62,20 @@ func (c *Config) Ensure(ctx context.Context) (*daemon.Process, error) {
 		c.Log.Info("containerd runs already and is taken over", "pid", p.PID)
 	}
 	return p, c.answers(ctx, p)
+}
+
+// inMemory has a tmpfs below the state of running containers on machines whose
+// /run is on a disk: it must not outlive the machine's next start, and a dozen
+// files of each pod need not reach a disk. What is there already stays as it is.
+func (c *Config) inMemory() error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(c.RunDir, &fs); err != nil || fs.Type == unix.TMPFS_MAGIC {
+		return err
+	}
+	if there, err := os.ReadDir(c.RunDir); err != nil || len(there) > 0 {
+		return err
+	}
+	return unix.Mount("tmpfs", c.RunDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0711")
 }
 
 func (c *Config) start() (*daemon.Process, error) {

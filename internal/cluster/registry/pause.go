@@ -14,7 +14,7 @@ import (
 
 // Pause is the image that holds a pod's namespaces. It is made here, for each
 // architecture, so that no pod needs a registry.
-const Pause = "proa.local/pause:1"
+const Pause = "proa.local/pause:2"
 
 // AddPause puts the pause image into the store if it is not there.
 func (s *Store) AddPause() error {
@@ -35,7 +35,7 @@ func pauseArchive() ([]byte, error) {
 	t := tar.NewWriter(&out)
 	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}
 	for _, arch := range []string{"amd64", "arm64"} {
-		layer, err := tarOf("pause", 0o755, pauseProgram(arch))
+		layer, err := pauseLayer(arch)
 		if err != nil {
 			return nil, err
 		}
@@ -98,10 +98,20 @@ func addFile(t *tar.Writer, name string, mode int64, data []byte) error {
 	return err
 }
 
-func tarOf(name string, mode int64, data []byte) ([]byte, error) {
+// pauseLayer is the program, and what runtimes mount over in every sandbox: made
+// once here instead of once for each pod.
+func pauseLayer(arch string) ([]byte, error) {
 	var out bytes.Buffer
 	t := tar.NewWriter(&out)
-	if err := addFile(t, name, mode, data); err != nil {
+	for _, name := range []string{"dev/", "etc/", "proc/", "sys/"} {
+		if err := t.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Typeflag: tar.TypeDir}); err != nil {
+			return nil, err
+		}
+	}
+	if err := addFile(t, "etc/resolv.conf", 0o644, nil); err != nil {
+		return nil, err
+	}
+	if err := addFile(t, "pause", 0o755, pauseProgram(arch)); err != nil {
 		return nil, err
 	}
 	return out.Bytes(), t.Close()
