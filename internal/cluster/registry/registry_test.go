@@ -178,7 +178,7 @@ func TestPause(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if w := get(t, s.Mirror(), "GET", "/v2/pause/manifests/1?ns=proa.local"); w.Code != 200 || !strings.Contains(w.Body.String(), "arm64") {
+	if w := get(t, s.Mirror(), "GET", "/v2/pause/manifests/2?ns=proa.local"); w.Code != 200 || !strings.Contains(w.Body.String(), "arm64") {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	for _, arch := range []string{"amd64", "arm64"} {
