@@ -197,6 +197,8 @@ func (m *Manager) claim(ctx context.Context, p *v1.Pod, name string, readOnly bo
 		return Mounted{}, fmt.Errorf("PVC %s/%s is being deleted", p.Namespace, name)
 	}
 	switch {
+	case pv.Spec.HostPath != nil && pv.Annotations[provisionedBy] != "":
+		return Mounted{Path: pv.Spec.HostPath.Path, ReadOnly: readOnly}, provisioned(p, pv.Spec.HostPath)
 	case pv.Spec.HostPath != nil:
 		return Mounted{Path: pv.Spec.HostPath.Path, ReadOnly: readOnly}, hostPath(pv.Spec.HostPath)
 	case pv.Spec.Local != nil:
@@ -207,6 +209,29 @@ func (m *Manager) claim(ctx context.Context, p *v1.Pod, name string, readOnly bo
 		return Mounted{Path: path, ReadOnly: readOnly}, own(p, path)
 	}
 	return Mounted{}, fmt.Errorf("persistent volume %s is neither hostPath nor local, which are the kinds this node can mount", pv.Name)
+}
+
+// provisionedBy is on volumes that were made for their claim.
+const provisionedBy = "pv.kubernetes.io/provisioned-by"
+
+// provisioned is the folder of a volume that was made for its claim: the pods that
+// get it may write to it, whoever they run as; nobody else gets to it.
+func provisioned(p *v1.Pod, h *v1.HostPathVolumeSource) error {
+	if _, err := os.Stat(h.Path); errors.Is(err, os.ErrNotExist) {
+		if err := os.MkdirAll(filepath.Dir(h.Path), 0o700); err != nil {
+			return err
+		}
+		if err := os.Mkdir(h.Path, 0o777); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+		if err := os.Chmod(h.Path, 0o777); err != nil { // whatever the umask
+			return err
+		}
+	}
+	if err := hostPath(h); err != nil {
+		return err
+	}
+	return own(p, h.Path)
 }
 
 // hostPath checks, or makes, what a hostPath volume says is there.

@@ -140,3 +140,43 @@ func TestSubPathStaysInside(t *testing.T) {
 	}
 	clear(filepath.Dir(at))
 }
+
+// bound is a claim with its volume.
+type bound struct {
+	sources
+	pv *v1.PersistentVolume
+}
+
+func (b bound) Claim(context.Context, string, string) (*v1.PersistentVolumeClaim, *v1.PersistentVolume, error) {
+	return &v1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{UID: "c"}, Status: v1.PersistentVolumeClaimStatus{Phase: v1.ClaimBound}}, b.pv, nil
+}
+
+// A database does not run as root: the folder that was made for it is one it may
+// write to, and stays as it was with what is in it.
+func TestProvisionedVolumeIsWritable(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "volumes", "pvc-1")
+	m := &Manager{Root: t.TempDir(), Sources: bound{pv: &v1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{"pv.kubernetes.io/provisioned-by": "proa.dev/local-path"}},
+		Spec: v1.PersistentVolumeSpec{
+			ClaimRef:               &v1.ObjectReference{UID: "c"},
+			PersistentVolumeSource: v1.PersistentVolumeSource{HostPath: &v1.HostPathVolumeSource{Path: path, Type: ptr.To(v1.HostPathDirectoryOrCreate)}},
+		},
+	}}}
+	p := podWith(v1.Volume{Name: "v", VolumeSource: v1.VolumeSource{PersistentVolumeClaim: &v1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}})
+	for range 2 {
+		r, err := m.Mount(t.Context(), p)
+		if err != nil || r.Volumes["v"].Path != path {
+			t.Fatal(r, err)
+		}
+		info, err := os.Stat(path)
+		if err != nil || info.Mode().Perm() != 0o777 {
+			t.Fatal(info.Mode(), err)
+		}
+		if above, err := os.Stat(filepath.Dir(path)); err != nil || above.Mode().Perm() != 0o700 {
+			t.Fatal(above.Mode(), err)
+		}
+		if err := os.WriteFile(filepath.Join(path, "rows"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
