@@ -86,7 +86,9 @@ type Event struct {
 type Events interface {
 	// Next blocks until there is something and returns it in order, or ctx's
 	// error. After a gap that a reconnect could not fill, the difference between
-	// what was told and what is there now comes as ordinary events.
+	// what was told and what is there now comes as ordinary events; an object in the
+	// place of another of its name (another UID) as the end of the one and the
+	// beginning of the other.
 	Next(ctx context.Context) ([]Event, error)
 	Synced() <-chan struct{}
 	Stop()

@@ -1,22 +1,21 @@
 // Package controllertest runs controllers on a real API server that keeps
-// everything in memory, over a connection whose writes may fail at random.
+// everything in memory, over a connection that fails at random (Shaky): writes
+// and reads fail, watches are late, repeat themselves and break off. What fails
+// when follows from a seed, which a test that fails prints: run it again with
+// PROA_SEED=….
 package controllertest
 
 import (
 	"context"
-	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/proa-dev/proa/internal/api"
 	"github.com/proa-dev/proa/internal/api/kinds"
@@ -42,7 +41,7 @@ type Cluster struct {
 }
 
 // New cluster with the namespace "default". fail is how many writes of a hundred
-// fail, before or after they are done.
+// fail, before or after they are done; 0 = no faults of any kind.
 func New(t testing.TB, fail int) *Cluster {
 	t.Helper()
 	catalog, st := kinds.Catalog(), memory.New()
@@ -66,8 +65,7 @@ func New(t testing.TB, fail int) *Cluster {
 	if _, err := client.For[*corev1.Namespace](conn).Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}}); err != nil {
 		t.Fatal(err)
 	}
-	shaky := &Shaky{Conn: conn}
-	shaky.Percent.Store(int64(fail))
+	shaky := newShaky(t, conn, fail)
 	return &Cluster{T: t, Conn: conn, Shaky: shaky, Informers: client.NewInformers(shaky), API: srv.Transport(user.User)}
 }
 
@@ -104,6 +102,40 @@ func (c *Cluster) Until(what string, ok func() bool) {
 	}
 }
 
+// Settles waits until a condition holds and nobody writes any more, and sees that
+// it still holds then: a controller that goes to and fro does not settle, nor one
+// that is woken by what it writes itself for ever.
+func (c *Cluster) Settles(what string, ok func() bool) {
+	c.T.Helper()
+	c.Until(what, ok)
+	const rest = 40 // looks, of 5 ms each, in which nothing happens
+	last, calm := c.at(), 0
+	c.Until("rest after: "+what, func() bool {
+		now := c.at()
+		if now != last || !ok() {
+			last, calm = now, 0
+		} else {
+			calm++
+		}
+		return calm >= rest
+	})
+}
+
+// moment is how far writing has come.
+type moment struct {
+	revision string
+	writes   int64 // that were tried
+}
+
+func (c *Cluster) at() moment {
+	c.T.Helper()
+	_, revision, err := c.Conn.List(c.T.Context(), client.For[*corev1.Namespace](c.Conn).Kind(), "", client.ListOptions{})
+	if err != nil {
+		c.T.Fatal(err)
+	}
+	return moment{revision, c.Shaky.tried.Load()}
+}
+
 // Create an object.
 func Create[T api.Object](c *Cluster, obj T) T {
 	c.T.Helper()
@@ -132,6 +164,14 @@ func List[T api.Object](c *Cluster) []T {
 		c.T.Fatal(err)
 	}
 	return out
+}
+
+// Delete an object, which may be gone already.
+func Delete[T api.Object](c *Cluster, namespace, name string, opt metav1.DeleteOptions) {
+	c.T.Helper()
+	if err := client.For[T](c.Conn).Delete(c.T.Context(), namespace, name, opt); err != nil && !apierrors.IsNotFound(err) {
+		c.T.Fatal(err)
+	}
 }
 
 // Change an object; sub "" or "status".
@@ -209,66 +249,4 @@ func (c *Cluster) Kubelet(end func(*corev1.Pod) corev1.PodPhase) {
 		cancel()
 		wg.Wait()
 	})
-}
-
-// Shaky is a Conn that fails some writes, and whose lists can be made to forget.
-type Shaky struct {
-	client.Conn
-	Percent atomic.Int64 // of writes that fail
-	Forget  atomic.Bool  // lists of pods are empty
-}
-
-var errShaky = errors.New("failed by chance")
-
-// chance says whether a write fails, and whether it is done all the same.
-func (s *Shaky) chance() (fails, done bool) {
-	n := rand.Int64N(100)
-	return n < s.Percent.Load(), n%2 == 0
-}
-
-func (s *Shaky) write(f func() (api.Object, error)) (api.Object, error) {
-	fails, done := s.chance()
-	if fails && !done {
-		return nil, errShaky
-	}
-	out, err := f()
-	if fails && err == nil {
-		return nil, errShaky
-	}
-	return out, err
-}
-
-// List implements client.Conn.
-func (s *Shaky) List(ctx context.Context, k *api.Kind, namespace string, opt client.ListOptions) ([]api.Object, string, error) {
-	out, rev, err := s.Conn.List(ctx, k, namespace, opt)
-	if s.Forget.Load() && k.Resource == "pods" {
-		out = nil
-	}
-	return out, rev, err
-}
-
-// Create implements client.Conn.
-func (s *Shaky) Create(ctx context.Context, k *api.Kind, obj api.Object, opt client.WriteOptions) (api.Object, error) {
-	return s.write(func() (api.Object, error) { return s.Conn.Create(ctx, k, obj, opt) })
-}
-
-// Update implements client.Conn.
-func (s *Shaky) Update(ctx context.Context, k *api.Kind, obj api.Object, opt client.WriteOptions) (api.Object, error) {
-	return s.write(func() (api.Object, error) { return s.Conn.Update(ctx, k, obj, opt) })
-}
-
-// Patch implements client.Conn.
-func (s *Shaky) Patch(ctx context.Context, k *api.Kind, namespace, name string, p client.Patch, opt client.WriteOptions) (api.Object, error) {
-	return s.write(func() (api.Object, error) { return s.Conn.Patch(ctx, k, namespace, name, p, opt) })
-}
-
-// Delete implements client.Conn.
-func (s *Shaky) Delete(ctx context.Context, k *api.Kind, namespace, name string, opt metav1.DeleteOptions) error {
-	_, err := s.write(func() (api.Object, error) { return nil, s.Conn.Delete(ctx, k, namespace, name, opt) })
-	return err
-}
-
-// Post implements client.Conn.
-func (s *Shaky) Post(ctx context.Context, k *api.Kind, namespace, name, sub string, body runtime.Object) (runtime.Object, error) {
-	return s.Conn.Post(ctx, k, namespace, name, sub, body)
 }

@@ -115,7 +115,11 @@ func (e *events) put(obj api.Object) {
 	if old != nil && old.GetUID() == obj.GetUID() && old.GetResourceVersion() == obj.GetResourceVersion() {
 		return
 	}
-	e.queue = append(e.queue, client.Event{Old: old, New: obj})
+	if old != nil && old.GetUID() != obj.GetUID() {
+		e.queue = append(e.queue, client.Event{Old: old}, client.Event{New: obj})
+	} else {
+		e.queue = append(e.queue, client.Event{Old: old, New: obj})
+	}
 	e.rouse()
 }
 
