@@ -92,6 +92,35 @@ func inThread(f func() error) error {
 	return <-done
 }
 
+// namesDir is where named network namespaces are, those of pods too.
+const namesDir = "/run/netns"
+
+// shareNames makes the folder of named network namespaces a shared mount, as "ip
+// netns add" does when it is called first. Called later, that would mount the
+// folder onto itself with all that is in it, and no name made before could be
+// removed any more. So it is done only where there are no names yet.
+func shareNames() error {
+	if err := os.MkdirAll(namesDir, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("", namesDir, "none", unix.MS_SHARED|unix.MS_REC, ""); !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	names, err := os.ReadDir(namesDir)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if mounted(filepath.Join(namesDir, n.Name())) {
+			return nil
+		}
+	}
+	if err := unix.Mount(namesDir, namesDir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return err
+	}
+	return unix.Mount("", namesDir, "none", unix.MS_SHARED|unix.MS_REC, "")
+}
+
 func (s *Spec) makeNetns(i int) error {
 	if ns, err := netns.GetFromName(s.netns(i)); err == nil {
 		return ns.Close()
@@ -200,7 +229,7 @@ func mounted(file string) bool {
 // starts it enters them.
 func (s *Spec) startIn(i int, cmd *exec.Cmd) (p *daemon.Process, err error) {
 	err = inThread(func() error {
-		for _, file := range []string{filepath.Join("/run/netns", s.netns(i)), s.utsFile(i)} {
+		for _, file := range []string{filepath.Join(namesDir, s.netns(i)), s.utsFile(i)} {
 			if err := enter(file); err != nil {
 				return err
 			}
@@ -230,7 +259,7 @@ func (s *Spec) removeNode(i int) error {
 	if link, err := netlink.LinkByName(s.veth(i)); err == nil {
 		errs = append(errs, netlink.LinkDel(link))
 	}
-	if _, err := os.Stat(filepath.Join("/run/netns", s.netns(i))); err == nil {
+	if _, err := os.Stat(filepath.Join(namesDir, s.netns(i))); err == nil {
 		errs = append(errs, netns.DeleteNamed(s.netns(i)))
 	}
 	if mounted(s.utsFile(i)) {

@@ -131,6 +131,9 @@ func (s *Spec) prepare(ctx context.Context, o Options, fresh bool) error {
 	if err := s.save(); err != nil {
 		return err
 	}
+	if err := shareNames(); err != nil {
+		return fmt.Errorf("%s: %w", namesDir, err)
+	}
 	if err := s.ensureBridge(ctx); err != nil {
 		return err
 	}
