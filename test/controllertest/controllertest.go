@@ -108,7 +108,7 @@ func (c *Cluster) Until(what string, ok func() bool) {
 func (c *Cluster) Settles(what string, ok func() bool) {
 	c.T.Helper()
 	c.Until(what, ok)
-	const rest = 40 // looks, of 5 ms each, in which nothing happens
+	const rest = 20 // looks, of 5 ms each, in which nothing happens
 	last, calm := c.at(), 0
 	c.Until("rest after: "+what, func() bool {
 		now := c.at()

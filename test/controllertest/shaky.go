@@ -24,6 +24,7 @@ import (
 type Shaky struct {
 	client.Conn
 	Percent atomic.Int64 // of writes that fail; 0 = no faults of any kind
+	Reads   atomic.Int64 // one of so many fails, where there are faults; at first 40
 	Forget  atomic.Bool  // lists of pods are empty
 
 	dice  *dice
@@ -44,6 +45,7 @@ func newShaky(t testing.TB, conn client.Conn, fail int) *Shaky {
 	}
 	s := &Shaky{Conn: conn, dice: newDice(seed)}
 	s.Percent.Store(int64(fail))
+	s.Reads.Store(40)
 	return s
 }
 
@@ -96,12 +98,12 @@ func (s *Shaky) write(verb string, k *api.Kind, f func() (api.Object, error)) (a
 	return out, err
 }
 
-// unread says whether a read fails: one in forty.
+// unread says whether a read fails.
 func (s *Shaky) unread(verb string, k *api.Kind) error {
 	if s.Percent.Load() == 0 {
 		return nil
 	}
-	if _, hit := s.dice.now(verb+" "+k.Resource, 40, 1); hit {
+	if _, hit := s.dice.now(verb+" "+k.Resource, int(s.Reads.Load()), 1); hit {
 		return apierrors.NewTimeoutError("failed by chance", 0)
 	}
 	return nil

@@ -4,8 +4,10 @@
 package gc
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -29,11 +31,14 @@ type Collector struct {
 	conn  client.Conn
 	queue *loop.Queue
 	log   *slog.Logger
+
+	mu      sync.Mutex
+	waiting map[string]bool // keys of objects whose owner's kind is not served
 }
 
 // New collector; it watches every kind of the Conn's catalog.
 func New(conn client.Conn, log *slog.Logger) *Collector {
-	return &Collector{conn: conn, queue: loop.NewQueue("garbagecollector", log), log: log.With("controller", "garbagecollector")}
+	return &Collector{conn: conn, queue: loop.NewQueue("garbagecollector", log), log: log.With("controller", "garbagecollector"), waiting: map[string]bool{}}
 }
 
 // Run implements loop.Controller.
@@ -68,10 +73,28 @@ func (c *Collector) follow(ctx context.Context) {
 			watched[k] = stop
 			wg.Go(func() { c.watch(kctx, k) })
 		}
+		c.mu.Lock()
+		for key := range c.waiting {
+			c.queue.Add(key)
+		}
+		clear(c.waiting)
+		c.mu.Unlock()
 		select {
 		case <-ctx.Done():
 			return
 		case <-changed:
+		}
+	}
+}
+
+// later, once other kinds are served, an object is looked at again.
+func (c *Collector) later(key string, r metav1.OwnerReference) {
+	c.mu.Lock()
+	c.waiting[key] = true
+	c.mu.Unlock()
+	if gv, err := schema.ParseGroupVersion(r.APIVersion); err == nil {
+		if _, served := c.conn.Catalog().Kind(gv.WithKind(r.Kind)); served { // since a moment ago
+			c.queue.Add(key)
 		}
 	}
 }
@@ -99,7 +122,7 @@ func (c *Collector) watch(ctx context.Context, k *api.Kind) {
 // changed decides who is to be looked at after a change.
 func (c *Collector) changed(ctx context.Context, k *api.Kind, e client.Event) {
 	if e.New == nil {
-		c.eachDependent(ctx, e.Old, func(dk *api.Kind, d api.Object) { c.queue.Add(keyOf(dk, d)) })
+		c.queue.Add(keyOf(k, e.Old)) // its dependents are looked at then
 		c.wakeOwners(ctx, e.Old)
 		return
 	}
@@ -126,32 +149,43 @@ func sameOwners(a, b api.Object) bool {
 // wakeOwners that wait for their dependents to be gone.
 func (c *Collector) wakeOwners(ctx context.Context, obj api.Object) {
 	for _, r := range obj.GetOwnerReferences() {
-		if k, o, _ := c.owner(ctx, obj.GetNamespace(), r); o != nil && foreground(o) {
+		k, o, err := c.owner(ctx, obj.GetNamespace(), r)
+		switch {
+		case o != nil && foreground(o):
 			c.queue.Add(keyOf(k, o))
+		case err != nil && k != nil: // it may be
+			namespace := obj.GetNamespace()
+			if k.Cluster {
+				namespace = ""
+			}
+			c.queue.Add(key(k, namespace, r.Name, r.UID))
 		}
 	}
 }
 
-// eachDependent of an object, of every kind.
-func (c *Collector) eachDependent(ctx context.Context, obj api.Object, f func(*api.Kind, api.Object)) {
+// eachDependent of an object, of every kind. After an error some are missing.
+func (c *Collector) eachDependent(ctx context.Context, namespace string, uid types.UID, f func(*api.Kind, api.Object)) error {
 	for _, k := range c.conn.Catalog().All() {
 		if k.Virtual || k.Indexes[index.Owners] == nil {
 			continue
 		}
-		list, _, err := c.conn.List(ctx, k, "", client.ListOptions{Index: index.Owners, Value: string(obj.GetUID())})
-		if err != nil {
-			continue
+		list, _, err := c.conn.List(ctx, k, "", client.ListOptions{Index: index.Owners, Value: string(uid)})
+		if err != nil && !apierrors.IsNotFound(err) { // a kind that has just gone has none
+			return err
 		}
 		for _, d := range list {
-			if obj.GetNamespace() == "" || obj.GetNamespace() == d.GetNamespace() {
+			if namespace == "" || namespace == d.GetNamespace() {
 				f(k, d)
 			}
 		}
 	}
+	return nil
 }
 
-// owner that a reference leads to; nil if there is none. known is false when its
-// kind is not served.
+var errNotServed = errors.New("it is not served")
+
+// owner that a reference leads to; nil if there is none. The kind is known unless
+// it is not served (errNotServed).
 func (c *Collector) owner(ctx context.Context, namespace string, r metav1.OwnerReference) (*api.Kind, api.Object, error) {
 	gv, err := schema.ParseGroupVersion(r.APIVersion)
 	if err != nil {
@@ -159,7 +193,7 @@ func (c *Collector) owner(ctx context.Context, namespace string, r metav1.OwnerR
 	}
 	served, ok := c.conn.Catalog().Kind(gv.WithKind(r.Kind))
 	if !ok {
-		return nil, nil, fmt.Errorf("%s %s is not served", r.APIVersion, r.Kind)
+		return nil, nil, fmt.Errorf("%s %s: %w", r.APIVersion, r.Kind, errNotServed)
 	}
 	if served.Cluster {
 		namespace = ""
@@ -171,7 +205,7 @@ func (c *Collector) owner(ctx context.Context, namespace string, r metav1.OwnerR
 	case apierrors.IsNotFound(err):
 		return served.Kind, nil, nil
 	case err != nil:
-		return nil, nil, err
+		return served.Kind, nil, err
 	case obj.GetUID() != r.UID:
 		return served.Kind, nil, nil
 	}
@@ -181,7 +215,11 @@ func (c *Collector) owner(ctx context.Context, namespace string, r metav1.OwnerR
 // keyOf an object: group, kind, namespace, name and UID, so that another object
 // of the same name is not mistaken for it.
 func keyOf(k *api.Kind, obj api.Object) string {
-	return strings.Join([]string{k.Group, k.Resource, obj.GetNamespace(), obj.GetName(), string(obj.GetUID())}, "|")
+	return key(k, obj.GetNamespace(), obj.GetName(), obj.GetUID())
+}
+
+func key(k *api.Kind, namespace, name string, uid types.UID) string {
+	return strings.Join([]string{k.Group, k.Resource, namespace, name, string(uid)}, "|")
 }
 
 func (c *Collector) reconcile(ctx context.Context, key string) (time.Duration, error) {
@@ -192,15 +230,15 @@ func (c *Collector) reconcile(ctx context.Context, key string) (time.Duration, e
 			k = one
 		}
 	}
-	if k == nil {
-		return 0, nil
+	var obj api.Object
+	if k != nil {
+		var err error
+		if obj, err = c.conn.Get(ctx, k, part[2], part[3]); err != nil && !apierrors.IsNotFound(err) {
+			return 0, err
+		}
 	}
-	obj, err := c.conn.Get(ctx, k, part[2], part[3])
-	if apierrors.IsNotFound(err) || err == nil && string(obj.GetUID()) != part[4] {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
+	if obj == nil || string(obj.GetUID()) != part[4] { // it is gone: so may be what it owned
+		return 0, c.eachDependent(ctx, part[2], types.UID(part[4]), func(dk *api.Kind, d api.Object) { c.queue.Add(keyOf(dk, d)) })
 	}
 	if orphaning(obj) {
 		return 0, c.orphan(ctx, k, obj)
@@ -217,11 +255,15 @@ func (c *Collector) reconcile(ctx context.Context, key string) (time.Duration, e
 func (c *Collector) examine(ctx context.Context, k *api.Kind, obj api.Object) error {
 	owners := map[types.UID]owner{}
 	wait := false
+	var failure error
 	for _, r := range obj.GetOwnerReferences() {
 		_, o, err := c.owner(ctx, obj.GetNamespace(), r)
 		switch {
-		case err != nil:
+		case errors.Is(err, errNotServed):
 			owners[r.UID] = unknown
+			c.later(keyOf(k, obj), r)
+		case err != nil:
+			owners[r.UID], failure = unknown, err
 		case o == nil:
 			owners[r.UID] = absent
 		case foreground(o):
@@ -231,11 +273,14 @@ func (c *Collector) examine(ctx context.Context, k *api.Kind, obj api.Object) er
 		}
 	}
 	block, circle := false, false
-	if wait {
-		c.eachDependent(ctx, obj, func(_ *api.Kind, d api.Object) {
+	if wait && failure == nil {
+		failure = c.eachDependent(ctx, obj.GetNamespace(), obj.GetUID(), func(_ *api.Kind, d api.Object) {
 			block = block || blocks(d, obj.GetUID())
 			circle = circle || foreground(d)
 		})
+	}
+	if failure != nil {
+		return failure
 	}
 	if circle { // a dependent waits for this object, which waits for its owner in turn: somebody has to begin
 		fresh, err := c.unblock(ctx, k, obj)
@@ -288,14 +333,14 @@ func (c *Collector) unblock(ctx context.Context, k *api.Kind, obj api.Object) (a
 // lets it go once none is left that blocks it.
 func (c *Collector) waitForDependents(ctx context.Context, k *api.Kind, obj api.Object) error {
 	blocked := false
-	c.eachDependent(ctx, obj, func(dk *api.Kind, d api.Object) {
+	err := c.eachDependent(ctx, obj.GetNamespace(), obj.GetUID(), func(dk *api.Kind, d api.Object) {
 		blocked = blocked || blocks(d, obj.GetUID())
 		if d.GetDeletionTimestamp() == nil {
 			c.queue.Add(keyOf(dk, d))
 		}
 	})
-	if blocked {
-		return nil
+	if blocked || err != nil {
+		return err
 	}
 	return c.dropFinalizer(ctx, k, obj, metav1.FinalizerDeleteDependents)
 }
@@ -303,13 +348,13 @@ func (c *Collector) waitForDependents(ctx context.Context, k *api.Kind, obj api.
 // orphan an object's dependents, then let it go.
 func (c *Collector) orphan(ctx context.Context, k *api.Kind, obj api.Object) error {
 	var first error
-	c.eachDependent(ctx, obj, func(dk *api.Kind, d api.Object) {
+	err := c.eachDependent(ctx, obj.GetNamespace(), obj.GetUID(), func(dk *api.Kind, d api.Object) {
 		if err := c.dropOwners(ctx, dk, d, []types.UID{obj.GetUID()}); err != nil && first == nil {
 			first = err
 		}
 	})
-	if first != nil {
-		return first
+	if err := cmp.Or(first, err); err != nil {
+		return err
 	}
 	return c.dropFinalizer(ctx, k, obj, metav1.FinalizerOrphanDependents)
 }
