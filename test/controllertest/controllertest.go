@@ -7,9 +7,11 @@ package controllertest
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -196,13 +198,14 @@ func Change[T api.Object](c *Cluster, namespace, name, sub string, f func(T)) T 
 	}
 }
 
-// Kubelet plays the nodes: pods become running and ready on the node they are
+// Kubelet plays the nodes: pods get an address, become running and ready on the node they are
 // bound or pinned to, and go when they are deleted. end decides the phase of a
 // pod, "" = Running.
 func (c *Cluster) Kubelet(end func(*corev1.Pod) corev1.PodPhase) {
 	pods := client.For[*corev1.Pod](c.Conn)
 	inf := client.NewInformer[*corev1.Pod](c.Conn, client.Scope{})
 	q := loop.NewQueue("kubelet", Log())
+	var addresses atomic.Int32 // given away
 	inf.OnChange(func(_, now *corev1.Pod) {
 		if now != nil {
 			q.AddObject(now)
@@ -236,6 +239,9 @@ func (c *Cluster) Kubelet(end func(*corev1.Pod) corev1.PodPhase) {
 			}
 			out := p.DeepCopy()
 			out.Status.Phase = phase
+			n := addresses.Add(1)
+			out.Status.PodIP = fmt.Sprintf("10.1.%d.%d", n>>8, n&0xff)
+			out.Status.PodIPs = []corev1.PodIP{{IP: out.Status.PodIP}}
 			ready := corev1.ConditionTrue
 			if phase != corev1.PodRunning {
 				ready = corev1.ConditionFalse

@@ -5,6 +5,8 @@ package endpoints
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,6 +30,7 @@ type Controller struct {
 	podsIn   *client.Informer[*corev1.Pod]
 	nodes    *client.Informer[*corev1.Node]
 	slicesIn *client.Informer[*discoveryv1.EndpointSlice]
+	pointsIn *client.Informer[*corev1.Endpoints]
 	svc      client.Client[*corev1.Service]
 	pods     client.Client[*corev1.Pod]
 	slices   client.Client[*discoveryv1.EndpointSlice]
@@ -45,6 +48,7 @@ func New(in *client.Informers, log *slog.Logger) *Controller {
 		podsIn:   client.Shared[*corev1.Pod](in, client.Scope{}),
 		nodes:    client.Shared[*corev1.Node](in, client.Scope{}),
 		slicesIn: client.Shared[*discoveryv1.EndpointSlice](in, client.Scope{}),
+		pointsIn: client.Shared[*corev1.Endpoints](in, client.Scope{}),
 		svc:      client.For[*corev1.Service](in.Conn()),
 		pods:     client.For[*corev1.Pod](in.Conn()),
 		slices:   client.For[*discoveryv1.EndpointSlice](in.Conn()),
@@ -59,17 +63,40 @@ func New(in *client.Informers, log *slog.Logger) *Controller {
 	})
 	c.podsIn.OnChange(c.podChanged)
 	c.nodes.OnChange(c.nodeChanged)
-	c.slicesIn.OnChange(func(old, now *discoveryv1.EndpointSlice) {
-		if s := now; s == nil || old != nil && old.Generation != now.Generation {
-			if s == nil {
-				s = old
-			}
-			if name := s.Labels[discoveryv1.LabelServiceName]; name != "" && s.Labels[discoveryv1.LabelManagedBy] == managedBy {
-				c.queue.Add(client.Key(s.Namespace, name))
-			}
-		}
-	})
+	c.slicesIn.OnChange(c.sliceChanged)
+	c.pointsIn.OnChange(c.endpointsChanged)
 	return c
+}
+
+// sliceChanged wakes the Service of a slice that somebody else may have changed, taken
+// from us or given to us.
+func (c *Controller) sliceChanged(old, now *discoveryv1.EndpointSlice) {
+	if old != nil && now != nil && old.Generation == now.Generation && maps.Equal(old.Labels, now.Labels) &&
+		equality.Semantic.DeepEqual(old.OwnerReferences, now.OwnerReferences) {
+		return
+	}
+	for _, s := range []*discoveryv1.EndpointSlice{old, now} {
+		if s != nil && s.Labels[discoveryv1.LabelManagedBy] == managedBy && s.Labels[discoveryv1.LabelServiceName] != "" {
+			c.queue.Add(client.Key(s.Namespace, s.Labels[discoveryv1.LabelServiceName]))
+		}
+	}
+}
+
+// endpointsChanged wakes the Service whose Endpoints somebody changed or deleted, and
+// sees to those that their Service left behind.
+func (c *Controller) endpointsChanged(old, now *corev1.Endpoints) {
+	if old != nil && now != nil && equality.Semantic.DeepEqual(old.Subsets, now.Subsets) && maps.Equal(old.Labels, now.Labels) &&
+		old.Annotations[corev1.EndpointsOverCapacity] == now.Annotations[corev1.EndpointsOverCapacity] {
+		return
+	}
+	e := now
+	if e == nil {
+		e = old
+	}
+	svc, ok := c.services.Get(e.Namespace, e.Name)
+	if ok && len(svc.Spec.Selector) > 0 || !ok && now != nil && now.Labels[managedByLabel] == managedByName {
+		c.queue.AddObject(e)
+	}
 }
 
 // podChanged wakes the Services that a pod is part of or was part of.
@@ -97,7 +124,7 @@ func (c *Controller) podChanged(old, now *corev1.Pod) {
 // sameBackend: nothing that endpoints are made from differs.
 func sameBackend(a, b *corev1.Pod) bool {
 	return a.UID == b.UID && owned.Ready(a) == owned.Ready(b) && (a.DeletionTimestamp == nil) == (b.DeletionTimestamp == nil) &&
-		a.Status.Phase == b.Status.Phase && a.Status.PodIP == b.Status.PodIP && len(a.Status.PodIPs) == len(b.Status.PodIPs) &&
+		a.Status.Phase == b.Status.Phase && a.Status.PodIP == b.Status.PodIP && slices.Equal(a.Status.PodIPs, b.Status.PodIPs) &&
 		a.Spec.NodeName == b.Spec.NodeName && equality.Semantic.DeepEqual(a.Labels, b.Labels)
 }
 
@@ -115,6 +142,9 @@ func changeTime(old, now *corev1.Pod) time.Time {
 }
 
 func (c *Controller) trigger(key string, at time.Time) {
+	if at.IsZero() {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if have, ok := c.triggers[key]; !ok || at.Before(have) {
@@ -146,7 +176,7 @@ func (c *Controller) nodeChanged(old, now *corev1.Node) {
 
 // Run implements loop.Controller.
 func (c *Controller) Run(ctx context.Context) error {
-	return c.queue.Run(ctx, 4, c.reconcile, c.services.Synced(), c.podsIn.Synced(), c.nodes.Synced(), c.slicesIn.Synced())
+	return c.queue.Run(ctx, 4, c.reconcile, c.services.Synced(), c.podsIn.Synced(), c.nodes.Synced(), c.slicesIn.Synced(), c.pointsIn.Synced())
 }
 
 func (c *Controller) reconcile(ctx context.Context, key string) (time.Duration, error) {
@@ -175,7 +205,11 @@ func (c *Controller) reconcile(ctx context.Context, key string) (time.Duration, 
 		c.trigger(key, trigger)
 		return 0, err
 	}
-	return 0, c.writeEndpoints(ctx, svc, all, trigger)
+	if err := c.writeEndpoints(ctx, svc, all, trigger); err != nil {
+		c.trigger(key, trigger)
+		return 0, err
+	}
+	return 0, nil
 }
 
 func (c *Controller) writeSlices(ctx context.Context, svc *corev1.Service, all []backend, trigger time.Time) error {

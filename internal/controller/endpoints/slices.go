@@ -35,7 +35,8 @@ type group struct {
 
 // planSlices compares what a Service's pods ask for with the slices there are.
 // Endpoints stay in the slice they are in; new ones fill slices that change
-// anyway, then others with room, then new slices.
+// anyway, then others with room, then new slices. Slices of an earlier Service of
+// the name go: the garbage collector would take them at any moment.
 func planSlices(svc *corev1.Service, pods []backend, have []*discoveryv1.EndpointSlice, trigger time.Time) slicePlan {
 	var p slicePlan
 	left := map[*discoveryv1.EndpointSlice]bool{}
@@ -46,7 +47,7 @@ func planSlices(svc *corev1.Service, pods []backend, have []*discoveryv1.Endpoin
 		for _, g := range groups(svc, pods, family) {
 			var mine []*discoveryv1.EndpointSlice
 			for _, s := range have {
-				if left[s] && s.DeletionTimestamp == nil && s.AddressType == family && samePorts(s.Ports, g.ports) {
+				if left[s] && s.DeletionTimestamp == nil && s.AddressType == family && samePorts(s.Ports, g.ports) && metav1.IsControlledBy(s, svc) {
 					mine = append(mine, s)
 					delete(left, s)
 				}
