@@ -273,13 +273,7 @@ func metadataBody(item *cache.Item, want negotiate.Want) ([]byte, error) {
 	if want.Media == wire.Protobuf {
 		return wire.Body(table.Partial(item.Object, schema.GroupVersionKind{}), wire.Protobuf)
 	}
-	body, err := table.Metadata(item)
-	if err != nil {
-		return nil, err
-	}
-	// Items of the list name their kind.
-	named := append([]byte(`{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/`), want.Meta...)
-	return append(append(named, `",`...), body[1:]...), nil
+	return table.AppendPartial(nil, item, want.Meta)
 }
 
 func (s *Server) tableOptions(r *http.Request, k api.Served, want negotiate.Want) (table.Options, error) {

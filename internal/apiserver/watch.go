@@ -34,12 +34,23 @@ const bookmarkEvery = time.Minute
 const chunk = 64 << 10
 
 // When more than a crowd of watches run, each is written to at most once per
-// pace: what comes in bursts goes out in batches. A write costs ten times what an
-// event costs. An event after a quiet time goes out at once.
+// pace: what comes in bursts goes out in batches. An event after a quiet time goes
+// out at once. A write takes about 20 µs of a processor here and as much at the
+// client, ten times what an event takes: with 100 µs a watch, all of them together
+// never take more than a fifth of a core for writing, however fast events come.
 const (
-	crowd = 100
-	pace  = 10 * time.Millisecond
+	crowd    = 100
+	paceEach = 100 * time.Microsecond
+	paceMost = 100 * time.Millisecond
 )
+
+// pace is how long a watch rests after a write while so many run.
+func pace(watches int64) time.Duration {
+	if watches <= crowd {
+		return 0
+	}
+	return min(time.Duration(watches)*paceEach, paceMost)
+}
 
 func (s *Server) watch(w *response, r *http.Request, q *verbs.Request, i *request.Info) {
 	want, err := negotiate.Accept(r, custom(q.Kind), true)
@@ -91,18 +102,21 @@ func (s *Server) tell(ctx context.Context, out *watchWriter, running *verbs.Watc
 	defer cancel()
 	defer s.onClosing(cancel)()
 	initialEnd := o.sendInitial != nil && *o.sendInitial && o.bookmarks
-	next := time.Now().Add(bookmarkEvery)
+	wait, done := ctx, func() {}
+	again := func() { // until the next bookmark
+		done()
+		wait, done = context.WithTimeout(ctx, bookmarkEvery)
+	}
+	if o.bookmarks {
+		again()
+	}
+	defer func() { done() }()
+	var rest *time.Timer
 	var events []verbs.Event
 	for first := true; ; first = false {
 		var err error
 		var at int64
-		if o.bookmarks {
-			wait, done := context.WithDeadline(ctx, next)
-			events, at, err = running.Next(wait, events)
-			done()
-		} else {
-			events, at, err = running.Next(ctx, events)
-		}
+		events, at, err = running.Next(wait, events)
 		switch {
 		case err == nil:
 		case ctx.Err() != nil: // the time is up, the client went, or the server stops
@@ -112,7 +126,7 @@ func (s *Server) tell(ctx context.Context, out *watchWriter, running *verbs.Watc
 			}
 			return
 		case errors.Is(err, context.DeadlineExceeded):
-			next = time.Now().Add(bookmarkEvery)
+			again()
 			if out.bookmark(running.Revision(), false) != nil || out.flush() != nil {
 				return
 			}
@@ -138,11 +152,18 @@ func (s *Server) tell(ctx context.Context, out *watchWriter, running *verbs.Watc
 		if out.flush() != nil {
 			return
 		}
-		if s.metrics.watchers.Load() > crowd {
-			select {
-			case <-ctx.Done():
-			case <-time.After(pace):
-			}
+		d := pace(s.metrics.watchers.Load())
+		if d == 0 {
+			continue
+		}
+		if rest == nil {
+			rest = time.NewTimer(d)
+		} else {
+			rest.Reset(d)
+		}
+		select {
+		case <-ctx.Done():
+		case <-rest.C:
 		}
 	}
 }
@@ -202,12 +223,11 @@ func (o *watchWriter) body(item *cache.Item) (schema.GroupVersionKind, []byte, e
 		o.table.NoColumns = true
 		return schema.GroupVersionKind{}, bytes.TrimRight(b.Bytes(), "\n"), err
 	case negotiate.Metadata:
+		b, err := metadataBody(item, o.want)
 		if o.want.Media == wire.Protobuf {
-			b, err := metadataBody(item, o.want)
 			return o.want.GVK(false), b, err
 		}
-		b, err := table.Metadata(item)
-		return o.want.GVK(false), b, err
+		return schema.GroupVersionKind{}, b, err
 	}
 	b, err := verbs.Body(item, o.kind, o.want.Media)
 	return kindOf(item, o.kind), b, err

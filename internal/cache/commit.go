@@ -55,6 +55,7 @@ func (c *Cache) Commit(ctx context.Context, changes ...Change) ([]*Item, int64, 
 				return nil, 0, err
 			}
 			writes[i].Value = value
+			c.share(&ch)
 		}
 		wait[i] = &expected{write: writes[i], obj: ch.Object}
 	}
@@ -79,6 +80,17 @@ func (c *Cache) Commit(ctx context.Context, changes ...Change) ([]*Item, int64, 
 	return items, rev, nil
 }
 
+// share the parts of an object that will be kept with those that are.
+func (c *Cache) share(ch *Change) {
+	var prior api.Object
+	if s := c.Of(ch.Kind); s != nil {
+		if old := s.Get(ch.Namespace, ch.Name); old != nil {
+			prior = old.Object
+		}
+	}
+	c.parts.Object(ch.Object, prior)
+}
+
 // outcome of one change that was committed.
 func (c *Cache) outcome(ch *Change, x *expected, rev int64) (*Item, error) {
 	switch {
@@ -92,7 +104,7 @@ func (c *Cache) outcome(ch *Change, x *expected, rev int64) (*Item, error) {
 		}
 		return nil, nil
 	case x.item == nil: // not seen, or seen through an equal write: the object is still ours
-		return newItem(setKey(ch.Namespace, ch.Name), ch.Object, rev, len(ch.Value)), nil
+		return c.newItem(setKey(ch.Namespace, ch.Name), ch.Object, rev, len(ch.Value)), nil
 	}
 	// An Unsafe write whose bytes somebody else wrote, too: the object went into
 	// that version.
@@ -100,7 +112,7 @@ func (c *Cache) outcome(ch *Change, x *expected, rev int64) (*Item, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newItem(setKey(ch.Namespace, ch.Name), obj, rev, len(ch.Value)), nil
+	return c.newItem(setKey(ch.Namespace, ch.Name), obj, rev, len(ch.Value)), nil
 }
 
 // catchUp waits until the cache has seen what a commit ran into.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/proa-dev/proa/internal/api"
+	"github.com/proa-dev/proa/internal/cache/share"
 	"github.com/proa-dev/proa/internal/store"
 )
 
@@ -42,6 +43,8 @@ type Cache struct {
 	rev     atomic.Int64 // up to which everything is in the sets and the watchers' queues
 	waiters waiters
 	expect  expectations
+	parts   *share.Parts
+	encoded encodings
 
 	mu   sync.Mutex // guards changes of kinds
 	sets atomic.Pointer[kinds]
@@ -62,6 +65,7 @@ func New(cfg Config) *Cache {
 	}
 	c := &Cache{cfg: cfg, log: cfg.Logger, ready: make(chan struct{}), done: make(chan struct{}), join: make(chan joining)}
 	c.expect.byKey = map[string][]*expected{}
+	c.parts, c.encoded.least = share.New(), encodedLeast
 	var all []*Set
 	for _, k := range cfg.Catalog.All() {
 		if !k.Virtual {

@@ -19,9 +19,11 @@ type Item struct {
 	key  string // "namespace/name" or "name": where it stands in its set
 	size int    // bytes in the store
 	err  error  // why there is no Object; such items are never seen outside
+	kept *encodings
 
-	mu   sync.Mutex
-	memo []memo
+	mu     sync.Mutex
+	memo   []memo
+	bodies []*body
 }
 
 type memo struct {
@@ -35,6 +37,13 @@ func newItem(key string, obj api.Object, revision int64, size int) *Item {
 	return &Item{Object: obj, Revision: revision, key: key, size: size}
 }
 
+// newItem whose encoded bytes count among those of the cache.
+func (c *Cache) newItem(key string, obj api.Object, revision int64, size int) *Item {
+	i := newItem(key, obj, revision, size)
+	i.kept = &c.encoded
+	return i
+}
+
 // Size of the object in the store, in bytes.
 func (i *Item) Size() int { return i.size }
 
@@ -42,7 +51,9 @@ func (i *Item) Size() int { return i.size }
 // scope, shows of an object. It is made once for each version of the object.
 func (i *Item) At(revision int64) *Item {
 	v, _ := i.Remember("at "+strconv.FormatInt(revision, 10), func() (any, error) {
-		return newItem(i.key, shallow(i.Object), revision, i.size), nil
+		twin := newItem(i.key, shallow(i.Object), revision, i.size)
+		twin.kept = i.kept
+		return twin, nil
 	})
 	return v.(*Item)
 }
@@ -71,8 +82,9 @@ func shallow(obj api.Object) api.Object {
 }
 
 // Remember returns what is kept beside this version of the object under a key,
-// making it on first need: its bytes in a media type, its table row, its decoded
-// managed fields. Two callers may make it at the same time; one result is kept.
+// making it on first need: its fields that can be selected by, its shape in another
+// version. Two callers may make it at the same time; one result is kept. Encoded is
+// for bytes.
 func (i *Item) Remember(key string, make func() (any, error)) (any, error) {
 	if v, ok := i.remembered(key); ok {
 		return v, nil

@@ -22,6 +22,7 @@ type Set struct {
 
 	mu     sync.RWMutex
 	now    *state
+	bytes  int64 // that the objects take in the store
 	floor  int64 // events up to this revision are in it already
 	gone   bool  // the kind was removed, or the cache stopped
 	window window
@@ -125,7 +126,8 @@ func (s *Set) decode(key string, e store.Entry) *Item {
 		s.cache.log.Error("an entry of the store is no object", "key", e.Key, "revision", e.Revision, "err", err)
 		return &Item{Revision: e.Revision, key: key, err: err}
 	}
-	return newItem(key, obj, e.Revision, len(e.Value))
+	s.cache.parts.Object(obj, nil)
+	return s.cache.newItem(key, obj, e.Revision, len(e.Value))
 }
 
 // change is an event with what is needed to find who wants it.
@@ -167,7 +169,7 @@ func (s *Set) step(in *incoming) (change, bool) {
 	item := s.cache.expect.claim(&in.Event, prior, func(obj api.Object) *Item {
 		switch {
 		case !in.Deleted:
-			return newItem(in.key, obj, in.Revision, len(in.Value))
+			return s.cache.newItem(in.key, obj, in.Revision, len(in.Value))
 		case old != nil:
 			return old.At(in.Revision)
 		}
@@ -194,6 +196,13 @@ func (s *Set) put(old, item *Item, rev int64) change {
 	s.snap.Store(nil)
 	s.changed.Store(rev)
 	ch := change{Event: Event{Modified, item, old}}
+	if item != nil {
+		s.count(int64(item.size))
+	}
+	if old != nil {
+		s.count(-int64(old.size))
+		s.cache.encoded.retire(old)
+	}
 	switch {
 	case old == nil:
 		ch.Type = Added
@@ -203,6 +212,12 @@ func (s *Set) put(old, item *Item, rev int64) change {
 	ch.before, ch.after = s.values(old), s.values(item)
 	s.now.change(old, item, ch.before, ch.after, rev)
 	return ch
+}
+
+// count bytes that the objects take in the store.
+func (s *Set) count(by int64) {
+	s.bytes += by
+	s.cache.encoded.objects.Add(by)
 }
 
 func (s *Set) values(i *Item) [][]string {
@@ -294,6 +309,7 @@ func (s *Set) stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.gone = true
+	s.count(-s.bytes)
 	for w := range s.watch.every {
 		w.end(ErrStopped)
 	}

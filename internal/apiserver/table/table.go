@@ -111,13 +111,9 @@ func (o Options) row(buf []byte, item *cache.Item) ([]byte, error) {
 		}
 		buf = append(buf, trim(doc)...)
 	default:
-		body, err := Metadata(item)
-		if err != nil {
+		if buf, err = AppendPartial(buf, item, o.Version); err != nil {
 			return nil, err
 		}
-		buf = append(buf, `{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/`...)
-		buf = append(append(buf, o.Version...), `",`...)
-		buf = append(buf, body[1:]...)
 	}
 	return append(buf, '}'), nil
 }
@@ -129,18 +125,31 @@ func trim(doc []byte) []byte {
 	return doc
 }
 
-// Metadata is the body of an object's PartialObjectMetadata in JSON, made once.
-func Metadata(item *cache.Item) ([]byte, error) {
-	body, err := item.Remember("metadata", func() (any, error) {
-		b, err := json.Marshal(struct {
+// appendMetadata appends what an object's PartialObjectMetadata in JSON has behind its
+// kind and version: its metadata and the bracket that ends it. They are part of the
+// object's own JSON, if that is there; else they are made once.
+func appendMetadata(dst []byte, item *cache.Item) ([]byte, error) {
+	if whole, ok := item.HasEncoded(cache.JSONBody); ok && whole.Meta > 0 {
+		return append(append(dst, whole.Bytes[1:whole.Meta]...), '}'), nil
+	}
+	e, err := item.Encoded("metadata", func() (e cache.Encoded, err error) {
+		e.Bytes, err = json.Marshal(struct {
 			Metadata any `json:"metadata"`
 		}{metadataOf(item.Object)})
-		return b, err
+		return e, err
 	})
 	if err != nil {
-		return nil, err
+		return dst, err
 	}
-	return body.([]byte), nil
+	return append(dst, e.Bytes[1:]...), nil
+}
+
+// AppendPartial appends an object's PartialObjectMetadata in JSON of a version of
+// meta.k8s.io.
+func AppendPartial(dst []byte, item *cache.Item, version string) ([]byte, error) {
+	dst = append(dst, `{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/`...)
+	dst = append(append(dst, version...), `",`...)
+	return appendMetadata(dst, item)
 }
 
 func metadataOf(obj api.Object) any {

@@ -10,31 +10,27 @@ import (
 	"github.com/proa-dev/proa/internal/cache"
 )
 
-// Keys under which bodies are remembered beside an object.
-const (
-	jsonKey     = "json"
-	protobufKey = "protobuf"
-)
+// protobufBody is the key under which protobuf is kept beside an object.
+const protobufBody = "protobuf"
 
 // Body is an item in the served shape and a media, without apiVersion and kind,
-// made once per version of the object.
+// made once per version of the object as long as there is room to keep it.
 func Body(item *cache.Item, k api.Served, m wire.Media) ([]byte, error) {
-	key := jsonKey
+	key := cache.JSONBody
 	if m == wire.Protobuf {
-		key = protobufKey
+		key = protobufBody
 	}
-	body, err := item.Remember(inVersion(key, k), func() (any, error) {
+	body, err := item.Encoded(inVersion(key, k), func() (e cache.Encoded, err error) {
 		obj, err := ShapedItem(item, k)
 		if err != nil {
-			return nil, err
+			return e, err
 		}
-		b, err := wire.Body(obj, m)
-		return b, err
+		if e.Bytes, err = wire.Body(obj, m); err == nil && m != wire.Protobuf {
+			e.Meta = wire.MetadataEnd(e.Bytes)
+		}
+		return e, err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return body.([]byte), nil
+	return body.Bytes, err
 }
 
 // inVersion is the key under which something that differs from version to version
