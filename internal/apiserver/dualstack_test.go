@@ -70,3 +70,38 @@ func TestServicePorts(t *testing.T) {
 		t.Errorf("from an external name: %s", in)
 	}
 }
+
+// More addresses come with a ServiceCIDR, at once; those that somebody else has an
+// IPAddress for are not given (KEP-1880).
+func TestServiceRanges(t *testing.T) {
+	h := newHarness(t, func(c *Config) { c.ServiceCIDRs = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/30")} })
+	const ranges, addresses = "/apis/networking.k8s.io/v1/servicecidrs", "/apis/networking.k8s.io/v1/ipaddresses"
+	ip := func(r reply) netip.Addr {
+		t.Helper()
+		text, _ := r.at("spec", "clusterIP").(string)
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			t.Fatalf("%v: %s", err, r)
+		}
+		return a
+	}
+	first, second := ip(h.ok("POST", services, svc("a", ""))), ip(h.ok("POST", services, svc("b", "")))
+	if in := netip.MustParsePrefix("10.96.0.0/30"); !in.Contains(first) || !in.Contains(second) || first == second {
+		t.Fatal(first, second)
+	}
+	h.fails(500, "InternalError", "range is full", "POST", services, svc("c", ""))
+	h.fails(422, "Invalid", "The range of valid IPs is 10.96.0.0/30", "POST", services, svc("c", `,"clusterIP":"10.200.0.9"`))
+
+	h.ok("POST", ranges, `{"metadata":{"name":"more"},"spec":{"cidrs":["10.200.0.0/24"]}}`)
+	if got := ip(h.ok("POST", services, svc("c", ""))); !netip.MustParsePrefix("10.200.0.0/24").Contains(got) {
+		t.Errorf("out of the second range: %s", got)
+	}
+	h.ok("POST", addresses, `{"metadata":{"name":"10.200.0.10"},"spec":{"parentRef":{"group":"gateway.networking.k8s.io","resource":"gateways","namespace":"default","name":"g"}}}`)
+	h.fails(422, "Invalid", "provided IP is already allocated", "POST", services, svc("d", `,"clusterIP":"10.200.0.10"`))
+	h.ok("POST", services, svc("e", `,"clusterIP":"10.200.0.11"`))
+	h.fails(422, "Invalid", "The range of valid IPs is 10.96.0.0/30, 10.200.0.0/24", "POST", services, svc("d", `,"clusterIP":"10.7.0.10"`))
+
+	h.ok("DELETE", ranges+"/more", "")
+	h.fails(422, "Invalid", "is not in the valid range", "POST", services, svc("d", `,"clusterIP":"10.200.0.12"`))
+	h.ok("PATCH", services+"/e", `{"metadata":{"labels":{"still":"here"}}}`, "Content-Type: application/merge-patch+json")
+}

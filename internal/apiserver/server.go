@@ -18,6 +18,7 @@ import (
 
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/version"
@@ -109,6 +110,17 @@ type Server struct {
 	close     context.CancelFunc
 }
 
+// addresses are the objects that say which cluster IPs there are.
+func (c *Config) addresses() (o allocate.Objects) {
+	if k, ok := c.Catalog.Type(&networkingv1.ServiceCIDR{}); ok {
+		o.Ranges = c.Cache.Of(k)
+	}
+	if k, ok := c.Catalog.Type(&networkingv1.IPAddress{}); ok {
+		o.Addresses = c.Cache.Of(k)
+	}
+	return o
+}
+
 // New server. It answers once the cache is ready.
 func New(c Config) (*Server, error) {
 	if c.Log == nil {
@@ -116,7 +128,7 @@ func New(c Config) (*Server, error) {
 	}
 	claims := map[schema.GroupResource]verbs.Claimer{}
 	if k, ok := c.Catalog.Resource(schema.GroupVersionResource{Version: "v1", Resource: "services"}); ok {
-		services, err := allocate.NewServices(c.ServiceCIDRs, c.NodePorts, c.Cache.Of(k.Kind), c.Cache.Ready())
+		services, err := allocate.NewServices(c.ServiceCIDRs, c.NodePorts, c.Cache.Of(k.Kind), c.addresses(), c.Cache.Ready())
 		if err != nil {
 			return nil, err
 		}

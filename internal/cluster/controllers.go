@@ -23,6 +23,7 @@ import (
 	"github.com/proa-dev/proa/internal/controller/replicaset"
 	"github.com/proa-dev/proa/internal/controller/resourcequota"
 	"github.com/proa-dev/proa/internal/controller/serviceaccount"
+	"github.com/proa-dev/proa/internal/controller/servicecidr"
 	"github.com/proa-dev/proa/internal/controller/statefulset"
 	"github.com/proa-dev/proa/internal/controller/token"
 	"github.com/proa-dev/proa/internal/controller/tokencleaner"
@@ -52,6 +53,7 @@ func (s *server) controllers(inf *client.Informers) []loop.Controller {
 		tokencleaner.New(inf, tokencleaner.Config{}, log),
 		deployment.New(inf, log),
 		endpoints.New(inf, log),
+		servicecidr.New(inf, log),
 		gc.New(inf.Conn(), log),
 		namespace.New(inf, log),
 		nodelifecycle.New(inf, log),

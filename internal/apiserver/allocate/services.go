@@ -1,6 +1,7 @@
 // Package allocate gives Services what there is only one of: cluster IPs and
 // node ports. What is taken is read off the Services in the cache and off the
-// claims that are on their way to the store; nothing else is kept.
+// claims that are on their way to the store; nothing else is kept. Cluster IPs come
+// from the ServiceCIDRs, and none that somebody else has an IPAddress for (KEP-1880).
 package allocate
 
 import (
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,6 +30,7 @@ type Services struct {
 	ranges []ipRange // the first is the default family
 	ports  Ports
 	set    cache.Reader
+	more   Objects
 	ready  <-chan struct{}
 
 	mu      sync.Mutex
@@ -45,15 +48,16 @@ type holding struct {
 }
 
 // NewServices claims from ranges, one or one of each family; none = there are no
-// cluster IPs to have. set are the Services, complete once ready is closed.
-func NewServices(cidrs []netip.Prefix, ports Ports, set cache.Reader, ready <-chan struct{}) (*Services, error) {
+// cluster IPs to have. set are the Services, complete once ready is closed; more
+// ranges of the same families come from objects.
+func NewServices(cidrs []netip.Prefix, ports Ports, set cache.Reader, more Objects, ready <-chan struct{}) (*Services, error) {
 	if ports == (Ports{}) {
 		ports = Ports{30000, 32767}
 	}
 	if ports.From < 1 || ports.To > 65535 || ports.From > ports.To {
 		return nil, fmt.Errorf("the range of node ports %d-%d is not one within 1-65535", ports.From, ports.To)
 	}
-	s := &Services{ports: ports, set: set, ready: ready, pending: map[netip.Addr]types.UID{}, waiting: map[int32]types.UID{}}
+	s := &Services{ports: ports, set: set, more: more, ready: ready, pending: map[netip.Addr]types.UID{}, waiting: map[int32]types.UID{}}
 	for _, c := range cidrs {
 		r, err := newRange(c)
 		if err != nil {
@@ -212,12 +216,12 @@ func (c *claim) clusterIPs() error {
 		if i == len(spec.ClusterIPs) {
 			spec.ClusterIPs = append(spec.ClusterIPs, "")
 		}
-		r := c.s.rangeOf(family)
-		if r == nil {
+		ranges := c.s.rangesOf(family)
+		if ranges == nil {
 			continue // validation says so
 		}
 		asked := spec.ClusterIPs[i]
-		ip, err := c.address(r, asked)
+		ip, err := c.address(ranges, asked)
 		if err != nil {
 			at := field.NewPath("spec", "clusterIPs")
 			if asked == "" {
@@ -236,19 +240,20 @@ func (c *claim) clusterIPs() error {
 }
 
 // address reserves the address asked for, or any.
-func (c *claim) address(r *ipRange, asked string) (netip.Addr, error) {
+func (c *claim) address(ranges []ipRange, asked string) (netip.Addr, error) {
 	free := func(ip netip.Addr) bool {
 		_, held := c.s.ips[ip]
 		_, pending := c.s.pending[ip]
-		return !held && !pending
+		return !held && !pending && !c.s.more.elsewhere(ip)
 	}
 	if asked == "" {
-		ip, ok := r.pick(free)
-		if !ok {
-			return ip, errFull
+		for i := range ranges {
+			if ip, ok := ranges[i].pick(free); ok {
+				c.keep(ip)
+				return ip, nil
+			}
 		}
-		c.keep(ip)
-		return ip, nil
+		return netip.Addr{}, errFull
 	}
 	ip, err := netip.ParseAddr(asked)
 	switch {
@@ -256,8 +261,8 @@ func (c *claim) address(r *ipRange, asked string) (netip.Addr, error) {
 		return ip, nil // validation says so
 	case c.s.ips[ip] == c.svc.UID && c.svc.UID != "":
 		return ip, nil // it has it
-	case !r.holds(ip):
-		return ip, fmt.Errorf("the provided IP (%v) is not in the valid range. The range of valid IPs is %s", ip, r.prefix)
+	case !slices.ContainsFunc(ranges, func(r ipRange) bool { return r.holds(ip) }):
+		return ip, fmt.Errorf("the provided IP (%v) is not in the valid range. The range of valid IPs is %s", ip, prefixes(ranges))
 	case !free(ip):
 		return ip, errIPTaken
 	}
