@@ -77,6 +77,11 @@ func TestDatabase(t *testing.T) {
 		t.Errorf("the pods were on\n%s\nand are on\n%s: a volume is where it was made", before, after)
 	}
 
+	// A node asks for what nodes may have, and for nothing else.
+	if log, err := os.ReadFile(filepath.Join(c.Status.DataDir, "nodes/2/agent.log")); err != nil || strings.Contains(string(log), "forbidden") {
+		t.Errorf("%v\n%s", err, log)
+	}
+
 	// The claims stay when the StatefulSet goes; the volumes go with the claims.
 	c.k("delete", "statefulset/database", "--wait")
 	if got := c.k("get", "pvc", "-o", "jsonpath={.items[*].status.phase}"); got != "Bound Bound" {

@@ -95,8 +95,6 @@ func (s *Sources) watch(r ref) *watched {
 		follow[*v1.ConfigMap](ctx, s, r, w)
 	case "secret":
 		follow[*v1.Secret](ctx, s, r, w)
-	case "claim":
-		follow[*v1.PersistentVolumeClaim](ctx, s, r, w)
 	}
 	return w
 }
@@ -200,9 +198,10 @@ func (s *Sources) Services(namespace string) []*v1.Service {
 	return list
 }
 
-// Claim of a pod and the volume it is bound to, nil if none.
+// Claim of a pod and the volume it is bound to, nil if none. Claims are asked for
+// and not watched: a node may only get them.
 func (s *Sources) Claim(ctx context.Context, namespace, name string) (*v1.PersistentVolumeClaim, *v1.PersistentVolume, error) {
-	pvc, err := read[*v1.PersistentVolumeClaim](s, ref{"claim", namespace, name})
+	pvc, err := client.For[*v1.PersistentVolumeClaim](s.conn).Get(ctx, namespace, name)
 	if err != nil || pvc.Spec.VolumeName == "" {
 		return pvc, nil, err
 	}
@@ -248,10 +247,6 @@ func References(p *v1.Pod) map[ref]bool {
 			add("configmap", v.ConfigMap.Name)
 		case v.Secret != nil:
 			add("secret", v.Secret.SecretName)
-		case v.PersistentVolumeClaim != nil:
-			add("claim", v.PersistentVolumeClaim.ClaimName)
-		case v.Ephemeral != nil:
-			add("claim", p.Name+"-"+v.Name)
 		case v.Projected != nil:
 			for _, s := range v.Projected.Sources {
 				if s.ConfigMap != nil {
