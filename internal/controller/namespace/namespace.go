@@ -101,7 +101,7 @@ func (c *Controller) reconcile(ctx context.Context, name string) (time.Duration,
 		return 0, fmt.Errorf("namespace %s: %s", name, strings.Join(left.failed, "; "))
 	}
 	if len(left.remaining) > 0 {
-		return max(left.wait, 500*time.Millisecond), nil
+		return max(left.wait, patience(c.now().Sub(ns.DeletionTimestamp.Time))), nil
 	}
 	out := ns.DeepCopy()
 	out.Spec.Finalizers = slices.DeleteFunc(out.Spec.Finalizers, func(f corev1.FinalizerName) bool { return f == corev1.FinalizerKubernetes })
@@ -110,6 +110,12 @@ func (c *Controller) reconcile(ctx context.Context, name string) (time.Duration,
 		return 0, nil
 	}
 	return 0, err
+}
+
+// patience until what still holds a namespace is looked for again, by how long it has
+// been held already: what has taken minutes will not be over in a moment.
+func patience(held time.Duration) time.Duration {
+	return min(max(held/8, 500*time.Millisecond), 8*time.Second)
 }
 
 // empty deletes all that is in the namespace: pods, then, when none is left,

@@ -37,6 +37,9 @@ type Controller struct {
 	node  client.Client[*corev1.Node]
 	now   func() time.Time
 
+	mostEnded  int           // pods are kept
+	quarantine time.Duration // of a node that is gone, before its pods go
+
 	mu    sync.Mutex
 	ended map[string]bool // keys of pods that have ended
 }
@@ -55,12 +58,14 @@ func New(in *client.Informers, log *slog.Logger) *Controller {
 		node:  client.For[*corev1.Node](in.Conn()),
 		now:   time.Now,
 		ended: map[string]bool{},
+
+		mostEnded: mostEnded, quarantine: quarantine,
 	}
 	c.pods.OnChange(c.podChanged)
 	c.nodes.OnChange(func(old, now *corev1.Node) {
 		switch {
 		case now == nil:
-			c.queue.AddAfter("n/"+old.Name, quarantine)
+			c.queue.AddAfter("n/"+old.Name, c.quarantine)
 		case outOfService(now):
 			c.queue.Add("n/" + now.Name)
 		}
@@ -77,7 +82,7 @@ func (c *Controller) podChanged(old, now *corev1.Pod) {
 	c.mu.Lock()
 	if now != nil && hasEnded(now) {
 		c.ended[key] = true
-		if len(c.ended) > mostEnded {
+		if len(c.ended) > c.mostEnded {
 			c.queue.Add(ends)
 		}
 	} else {
@@ -92,7 +97,7 @@ func (c *Controller) podChanged(old, now *corev1.Pod) {
 		}
 	case old == nil || old.Spec.NodeName == "":
 		if _, ok := c.nodes.Get("", now.Spec.NodeName); !ok {
-			c.queue.AddAfter("n/"+now.Spec.NodeName, quarantine)
+			c.queue.AddAfter("n/"+now.Spec.NodeName, c.quarantine)
 		}
 	case now.DeletionTimestamp != nil && old.DeletionTimestamp == nil:
 		if n, ok := c.nodes.Get("", now.Spec.NodeName); ok && outOfService(n) {
@@ -160,7 +165,7 @@ func (c *Controller) tooMany(ctx context.Context) error {
 	}
 	c.mu.Unlock()
 	slices.SortFunc(all, func(a, b *corev1.Pod) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
-	for i := range max(0, len(all)-mostEnded) {
+	for i := range max(0, len(all)-c.mostEnded) {
 		if err := c.remove(ctx, all[i], ""); err != nil {
 			return err
 		}
