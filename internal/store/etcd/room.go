@@ -42,6 +42,7 @@ type room struct {
 	wake  chan struct{} // to the goroutine that makes room
 	known atomic.Int64  // when the disk was looked at, in ns since 1970
 	since atomic.Int64  // bytes written since
+	added atomic.Int64  // bytes written since the file's pages were let go
 	full  atomic.Pointer[string]
 }
 
@@ -103,17 +104,23 @@ func (s *embedded) lacks(size int) string {
 func (s *embedded) look() string {
 	r := s.room
 	r.known.Store(time.Now().UnixNano())
-	r.since.Store(0)
+	if r.added.Add(r.since.Swap(0)) > mappedMost {
+		r.rouse()
+	}
 	why := s.short()
 	if why != "" && r.full.CompareAndSwap(nil, &why) {
 		r.log.Error("the store is full: until there is room nothing is written but deletions; reads go on", "why", why)
 		s.reserve()
-		select {
-		case r.wake <- struct{}{}:
-		default:
-		}
+		r.rouse()
 	}
 	return why
+}
+
+func (r *room) rouse() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
 }
 
 // short says what there is too little of.
@@ -142,10 +149,12 @@ func (s *embedded) noSpace() (all []*pb.AlarmMember) {
 	return all
 }
 
-// keepRoom waits for the store to be full, and makes room until ctx ends.
+// keepRoom waits for the store to be full, and makes room until ctx ends. It lets the
+// file's pages go when there are many new ones.
 func (s *embedded) keepRoom(ctx context.Context) {
 	s.reserve()
-	if s.look() == "" { // an alarm may come with the data
+	s.room.added.Store(mappedMost) // all of the file was mapped in at the start
+	if s.look() == "" {            // an alarm may come with the data
 		s.log.Debug("the store has room", "limit", s.room.soft)
 	}
 	for {
@@ -153,6 +162,10 @@ func (s *embedded) keepRoom(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-s.room.wake:
+		}
+		if s.room.added.Load() > mappedMost {
+			s.room.added.Store(0)
+			s.letGo()
 		}
 		for at := int64(-1); s.room.full.Load() != nil; {
 			select {
