@@ -47,7 +47,8 @@ func New(in *client.Informers, log *slog.Logger) *Controller {
 		now:    time.Now,
 	}
 	c.in.OnChange(func(old, now *batchv1.CronJob) {
-		if now != nil && (old == nil || old.UID != now.UID || !equality.Semantic.DeepEqual(old.Spec, now.Spec)) {
+		// somebody else may have written the status
+		if now != nil && (old == nil || !equality.Semantic.DeepEqual(old.Spec, now.Spec) || !equality.Semantic.DeepEqual(old.Status, now.Status)) {
 			c.queue.AddObject(now)
 		}
 	})

@@ -95,25 +95,25 @@ func (c *Controller) reconcile(ctx context.Context, key string) (time.Duration, 
 		return 0, err
 	}
 	about := event.Ref(c.budgets.Kind(), b)
-	v, err := c.judge(ctx, b, about)
-	if err != nil {
-		if ctx.Err() != nil || apierrors.IsConflict(err) {
-			return 0, err
+	v, failure := c.judge(ctx, b, about)
+	if failure != nil {
+		if ctx.Err() != nil || apierrors.IsConflict(failure) {
+			return 0, failure
 		}
-		v.status = failed(b, err, c.now())
+		v.status = failed(b, failure, c.now())
 	}
 	for _, p := range v.overstay {
 		c.record.Warning(event.Ref(c.pods.Kind(), p), "NotDeleted", "Pod was expected by PDB %s/%s to be deleted but it wasn't", b.Namespace, b.Name)
 	}
 	if equality.Semantic.DeepEqual(b.Status, v.status) {
-		return v.again, nil
+		return v.again, failure
 	}
 	out := b.DeepCopy()
 	out.Status = v.status
 	if _, err := c.budgets.UpdateStatus(ctx, out); err != nil && !apierrors.IsNotFound(err) {
 		return 0, err
 	}
-	return v.again, nil
+	return v.again, failure // which may pass without anything that wakes us
 }
 
 func (c *Controller) judge(ctx context.Context, b *policyv1.PodDisruptionBudget, about corev1.ObjectReference) (verdict, error) {
