@@ -31,8 +31,12 @@ $(BIN)/containerd: tools/runtime/go.mod
 	@echo "· building containerd (once, a minute)"
 	@cd tools/runtime && $(GO) build -tags "no_tracing no_btrfs no_devmapper no_zfs" -ldflags "$(CONTAINERD)" -o $@ github.com/containerd/containerd/v2/cmd/containerd
 
-$(BIN)/containerd-shim-runc-v2: tools/runtime/go.mod $(wildcard tools/runtime/shim/*.go)
-	@cd tools/runtime && $(GO) build -tags no_grpc -ldflags "$(CONTAINERD)" -o $@ ./shim
+# the shim becomes containers itself, as runc does: in C before Go, with no libraries
+SHIM := -tags "no_grpc seccomp netgo osusergo" -ldflags "$(CONTAINERD) -extldflags -static"
+
+$(BIN)/containerd-shim-runc-v2: tools/runtime/go.mod $(wildcard tools/runtime/shim/*.go) | packages
+	@echo "· building containerd's shim, with seccomp"
+	@cd tools/runtime && CGO_ENABLED=1 $(GO) build $(SHIM) -o $@ ./shim
 
 $(BIN)/runc: tools/runtime/go.mod | packages
 	@echo "· building runc, with seccomp"
@@ -64,6 +68,7 @@ demo-down:
 	@$(SUDO) $(BIN)/proa delete
 
 test: build tools $(BIN)/twin.tar ## all tests, from units to real containers
+	@cd tools/runtime && $(SUDO) env "PATH=$$PATH" HOME="$$HOME" GOFLAGS=$(GOFLAGS) CGO_ENABLED=1 $(GO) test $(TESTFLAGS) $(SHIM) ./shim
 	@$(SUDO) env "PATH=$$PATH" HOME="$$HOME" PROA_RUNTIME_DIR=$(BIN) PROA_BIN=$(BIN)/proa GOFLAGS=$(GOFLAGS) CGO_ENABLED=0 \
 		$(GO) test -timeout 45m $(TESTFLAGS) ./...
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/containerd/go-runc"
+	"github.com/containerd/log"
 	"github.com/opencontainers/runc/libcontainer"
 	"golang.org/x/sys/unix"
 )
@@ -20,14 +21,17 @@ import (
 // own environment comes from its specification.
 var brief = []string{"GOMAXPROCS=1", "GOGC=off"}
 
-// monitor runs the commands of runc that only look at files and send signals within
-// this process, as runc itself would: with its library, on its files. All others,
-// and those that do not go as they should, a runc runs, which says what is wrong.
-type monitor struct{ runc.ProcessMonitor }
+// monitor runs the commands of runc that make or end a container within this process,
+// as runc itself would: with its library, on its files. All others, and those that do
+// not go as they should, a runc runs, which says what is wrong.
+type monitor struct {
+	runc.ProcessMonitor
+	children *children
+}
 
 // Start a command. One that has been done already has no process.
 func (m monitor) Start(c *exec.Cmd) (chan runc.Exit, error) {
-	if done(c.Args) {
+	if m.done(c) {
 		return success(), nil
 	}
 	c.Env = append(c.Env, brief...)
@@ -36,7 +40,7 @@ func (m monitor) Start(c *exec.Cmd) (chan runc.Exit, error) {
 
 // StartLocked is Start on one thread.
 func (m monitor) StartLocked(c *exec.Cmd) (chan runc.Exit, error) {
-	if done(c.Args) {
+	if m.done(c) {
 		return success(), nil
 	}
 	c.Env = append(c.Env, brief...)
@@ -60,7 +64,7 @@ func success() chan runc.Exit {
 // command is what runc is told: global flags, a verb, its flags and arguments.
 type command struct {
 	root, verb string
-	flags      map[string]bool
+	flags      map[string]string // with their values
 	args       []string
 }
 
@@ -77,9 +81,12 @@ func parse(args []string) (c command, ok bool) {
 		case c.verb == "" && strings.HasPrefix(arg, "-"):
 			return c, false // --systemd-cgroup, --debug: as runc knows best
 		case c.verb == "":
-			c.verb, c.flags = arg, map[string]bool{}
+			c.verb, c.flags = arg, map[string]string{}
+		case (arg == "--bundle" || arg == "--pid-file") && i+1 < len(args):
+			i++
+			c.flags[arg] = args[i]
 		case strings.HasPrefix(arg, "-"):
-			c.flags[arg] = true
+			c.flags[arg] = ""
 		default:
 			c.args = append(c.args, arg)
 		}
@@ -88,15 +95,26 @@ func parse(args []string) (c command, ok bool) {
 }
 
 // done says whether the command was one that is run here, and succeeded.
-func done(args []string) bool {
-	c, ok := parse(args)
+func (m monitor) done(cmd *exec.Cmd) bool {
+	c, ok := parse(cmd.Args)
 	if !ok {
 		return false
 	}
+	_, all := c.flags["--all"]
 	switch {
+	case c.verb == "create":
+		n, ok := c.creates(cmd)
+		if !ok {
+			return false
+		}
+		err := m.children.apart(n.run)
+		if err != nil {
+			log.L.WithError(err).WithField("container", n.id).Info("runc creates it instead")
+		}
+		return err == nil
 	case c.verb == "start" && len(c.flags) == 0 && len(c.args) == 1:
 		return start(c.root, c.args[0]) == nil
-	case c.verb == "kill" && len(c.args) == 2 && (len(c.flags) == 0 || len(c.flags) == 1 && c.flags["--all"]):
+	case c.verb == "kill" && len(c.args) == 2 && (len(c.flags) == 0 || len(c.flags) == 1 && all):
 		return kill(c.root, c.args[0], c.args[1]) == nil
 	case c.verb == "delete" && len(c.flags) == 0 && len(c.args) == 1:
 		return destroy(c.root, c.args[0]) == nil
