@@ -84,8 +84,8 @@ func (c *Controller) reconcile(ctx context.Context, name string, given map[strin
 		return nil
 	}
 	taken := taken(c.nodes.List("", nil), given)
-	var ranges []netip.Prefix
-	for _, cluster := range c.cfg.ClusterCIDRs {
+	ranges := given[name] // again, if it may have been written although there was an error
+	for _, cluster := range c.cfg.ClusterCIDRs[len(ranges):] {
 		size := c.cfg.MaskSize4
 		if cluster.Addr().Is6() {
 			size = c.cfg.MaskSize6
@@ -111,9 +111,6 @@ func (c *Controller) reconcile(ctx context.Context, name string, given map[strin
 	}
 	given[name] = ranges
 	_, err = c.write.Patch(ctx, "", name, client.Patch{Type: types.MergePatchType, Data: patch}, client.WriteOptions{})
-	if err != nil {
-		delete(given, name)
-	}
 	return err
 }
 
@@ -121,7 +118,7 @@ func taken(nodes []*corev1.Node, given map[string][]netip.Prefix) map[netip.Pref
 	all := map[netip.Prefix]bool{}
 	there := map[string]bool{}
 	for _, n := range nodes {
-		there[n.Name] = true
+		there[n.Name] = len(n.Spec.PodCIDRs) == 0
 		for _, text := range n.Spec.PodCIDRs {
 			if p, err := netip.ParsePrefix(text); err == nil {
 				all[p.Masked()] = true
@@ -129,7 +126,7 @@ func taken(nodes []*corev1.Node, given map[string][]netip.Prefix) map[netip.Pref
 		}
 	}
 	for name, ranges := range given {
-		if !there[name] {
+		if !there[name] { // or it has come back
 			delete(given, name)
 			continue
 		}

@@ -39,7 +39,12 @@ type Controller struct {
 	mu    sync.Mutex
 	heard map[string]time.Time // by our clock: when a node was last heard of
 	zones map[string]*rate.Limiter
+	may   map[string]bool                   // nodes that are emptied until they are ready again
+	since map[string]map[taintKey]time.Time // by node: when taints that do not tell were first seen
 }
+
+// taintKey is what makes one taint of a node another.
+type taintKey struct{ key, value string }
 
 // New controller.
 func New(in *client.Informers, log *slog.Logger) *Controller {
@@ -56,6 +61,8 @@ func New(in *client.Informers, log *slog.Logger) *Controller {
 		now:     time.Now,
 		heard:   map[string]time.Time{},
 		zones:   map[string]*rate.Limiter{},
+		may:     map[string]bool{},
+		since:   map[string]map[taintKey]time.Time{},
 	}
 	c.nodesIn.OnChange(c.nodeChanged)
 	c.leases.OnChange(func(old, now *coordinationv1.Lease) {
@@ -80,6 +87,8 @@ func (c *Controller) nodeChanged(old, now *corev1.Node) {
 	if now == nil {
 		c.mu.Lock()
 		delete(c.heard, old.Name)
+		delete(c.may, old.Name)
+		delete(c.since, old.Name)
 		c.mu.Unlock()
 		return
 	}
@@ -150,7 +159,11 @@ func (c *Controller) reconcile(ctx context.Context, name string) (time.Duration,
 	c.mu.Unlock()
 	p := judge(n, heard, false, now)
 	wait := time.Duration(0)
-	if p.ready != corev1.ConditionTrue {
+	if p.ready == corev1.ConditionTrue {
+		c.mu.Lock()
+		delete(c.may, name)
+		c.mu.Unlock()
+	} else {
 		evict, later := c.mayEvict(n)
 		p = judge(n, heard, evict, now)
 		wait = later
@@ -199,12 +212,16 @@ func (c *Controller) mayEvict(n *corev1.Node) (ok bool, later time.Duration) {
 	zone := n.Labels[corev1.LabelTopologyRegion] + "/" + n.Labels[corev1.LabelTopologyZone]
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.may[n.Name] { // but the taint could not be written, or somebody took it off
+		return true, 0
+	}
 	l := c.zones[zone]
 	if l == nil {
 		l = rate.NewLimiter(0.1, 1)
 		c.zones[zone] = l
 	}
 	if l.AllowN(c.now(), 1) {
+		c.may[n.Name] = true
 		return true, 0
 	}
 	return false, 10 * time.Second
@@ -233,6 +250,32 @@ func (c *Controller) podsNotReady(ctx context.Context, n *corev1.Node) error {
 	return nil
 }
 
+// dated are a node's taints that drive pods off, each with the time from which it
+// counts: that of the taint, or else when it was first seen.
+func (c *Controller) dated(n *corev1.Node, now time.Time) []corev1.Taint {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before, seen := c.since[n.Name], map[taintKey]time.Time{}
+	var out []corev1.Taint
+	for _, t := range n.Spec.Taints {
+		if t.Effect != corev1.TaintEffectNoExecute {
+			continue
+		}
+		if t.TimeAdded == nil {
+			k := taintKey{t.Key, t.Value}
+			at, ok := before[k]
+			if !ok {
+				at = now
+			}
+			seen[k] = at
+			t.TimeAdded = &metav1.Time{Time: at}
+		}
+		out = append(out, t)
+	}
+	c.since[n.Name] = seen
+	return out
+}
+
 // evict a pod when the time is up that it tolerates its node's taints for.
 func (c *Controller) evict(ctx context.Context, key string) (time.Duration, error) {
 	namespace, name := loop.Split(key)
@@ -251,7 +294,7 @@ func (c *Controller) evict(ctx context.Context, key string) (time.Duration, erro
 		return 0, err
 	}
 	now := c.now()
-	at, ok := leave(p, n.Spec.Taints, now)
+	at, ok := leave(p, c.dated(n, now), now)
 	if !ok {
 		return 0, nil
 	}
