@@ -50,6 +50,9 @@ func (w *worker) do(ctx context.Context, op pod.Op) {
 	switch op.Kind {
 	case pod.Kill:
 		b.Until = time.Now().Add(time.Duration(op.Grace) * time.Second)
+		if op.Anew && w.st.Anew[op.Name].ID != op.ID {
+			w.st.Anew[op.Name] = pod.Anew{ID: op.ID, Since: w.st.Now}
+		}
 	case pod.Start:
 		b.Hook = op.Container.Lifecycle != nil && op.Container.Lifecycle.PostStart != nil
 		if op.Back != nil {

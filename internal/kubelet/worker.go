@@ -57,7 +57,7 @@ func (k *kubelet) newWorker(ref runtime.Ref) *worker {
 	}
 	w.st = pod.State{
 		Have: &runtime.Pod{Ref: ref, Runtime: k.rt.Name()}, HostIPs: k.IPs, RRO: k.features.RRO,
-		Busy: map[string]pod.Busy{}, Waiting: map[string]pod.Waiting{}, Back: map[string]pod.Back{},
+		Busy: map[string]pod.Busy{}, Waiting: map[string]pod.Waiting{}, Back: map[string]pod.Back{}, Anew: map[string]pod.Anew{},
 	}
 	w.probes = k.probes.NewPod(func() { w.tell(func(*worker) {}) })
 	return w
@@ -173,7 +173,8 @@ func (w *worker) step(ctx context.Context) time.Time {
 	}
 	w.tellHeld(plan.Waiting)
 	status := pod.Status(&w.st, plan.Waiting)
-	written := w.save(ctx, &status)
+	untold := w.st.Untold()
+	written := untold.IsZero() && w.save(ctx, &status)
 	for _, op := range plan.Ops {
 		if op.Kind == pod.Finish && (!written || w.gone) {
 			continue
@@ -187,7 +188,7 @@ func (w *worker) step(ctx context.Context) time.Time {
 	if w.stale && w.st.Volumes && w.st.End == nil {
 		w.do(ctx, pod.Op{Kind: pod.Volumes})
 	}
-	for _, at := range []time.Time{plan.Wake, w.retry, w.renewal()} {
+	for _, at := range []time.Time{plan.Wake, w.retry, w.renewal(), untold} {
 		if !at.IsZero() && (wake.IsZero() || at.Before(wake)) {
 			wake = at
 		}

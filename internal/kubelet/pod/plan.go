@@ -264,7 +264,7 @@ func mind(s *State, p *Plan, c *v1.Container, have *runtime.Container) {
 	switch {
 	case have.Hash != "" && have.Hash != Hash(c):
 		kill.Why = fmt.Sprintf("Container %s definition changed, will be restarted", c.Name)
-		kill.Grace = grace(s, nil)
+		kill.Grace, kill.Anew = grace(s, nil), true
 	case probe.Failed != "":
 		kill.Why = fmt.Sprintf("Container %s failed %s probe, will be restarted", c.Name, probe.Failed)
 		kill.Reason = probe.Failed

@@ -238,3 +238,46 @@ func conditionOf(st v1.PodStatus, t v1.PodConditionType) v1.PodCondition {
 	}
 	return v1.PodCondition{}
 }
+
+// A container whose definition changed gives way to another: the pod is not told
+// as unready for the moment in between, and is if it lasts.
+func TestUntold(t *testing.T) {
+	changed := running("a")
+	changed.Hash = "of what it was"
+	s := scene(v1.RestartPolicyAlways, "a", changed)
+	changed = s.Have.Containers[0]
+	kill := Decide(s).Ops
+	if len(kill) != 1 || kill[0].Kind != Kill || !kill[0].Anew {
+		t.Fatalf("%v", kill)
+	}
+	if !s.Untold().IsZero() {
+		t.Error("nothing is under way")
+	}
+	s.Anew = map[string]Anew{"a": {ID: changed.ID, Since: s.Now}}
+	until := s.Now.Add(time.Second)
+	if got := s.Untold(); !got.Equal(until) {
+		t.Errorf("while the old one runs: %v", got)
+	}
+	gone := exited("a", 137)
+	gone.ID = changed.ID
+	s.Have.Containers = []runtime.Container{gone}
+	if got := s.Untold(); !got.Equal(until) {
+		t.Errorf("between the two: %v", got)
+	}
+	late := *s
+	late.Anew, late.Now = map[string]Anew{"a": s.Anew["a"]}, until
+	if !late.Untold().IsZero() || len(late.Anew) > 0 {
+		t.Error("it takes too long not to be told")
+	}
+	s.End = &End{}
+	if !s.Untold().IsZero() {
+		t.Error("a pod that ends says so")
+	}
+	s.End, s.Anew = nil, map[string]Anew{"a": {ID: changed.ID, Since: s.Now}}
+	next := running("a")
+	next.ID = "another"
+	s.Have.Containers = []runtime.Container{next, gone}
+	if !s.Untold().IsZero() || len(s.Anew) > 0 {
+		t.Error("the other one runs")
+	}
+}

@@ -23,6 +23,7 @@ type State struct {
 	Busy    map[string]Busy    // operations under way, by container name; Whole = the pod's
 	Waiting map[string]Waiting // why a container could not be started the last time
 	Back    map[string]Back    // crash back-off, by container name
+	Anew    map[string]Anew    // containers that are replaced because they are defined otherwise now, by name
 	Probes  map[string]Probe   // by container ID
 	Volumes bool               // all volumes are in place
 	Retry   time.Time          // no new sandbox before
@@ -110,6 +111,33 @@ type Op struct {
 	Grace     int64 // seconds
 	Why       string
 	Reason    string // why a container is killed: "", liveness, startup
+	Anew      bool   // it is killed for another to take its place at once
+}
+
+// Anew is a container that another takes the place of.
+type Anew struct {
+	ID    string // of the one that was told to stop
+	Since time.Time
+}
+
+// quiet is for how long the change of a container is not told.
+const quiet = time.Second
+
+// Untold says until when a status is not to be written: while a container changes
+// places with its successor, which takes moments and is one step of the kubelet, the
+// pod is as it was; should it take longer, the pod is what it is then. Zero = the
+// status may be told.
+func (s *State) Untold() (until time.Time) {
+	for name, a := range s.Anew {
+		end := a.Since.Add(quiet)
+		now := s.Have.Latest(name)
+		if s.End != nil || !s.Now.Before(end) || now != nil && now.ID != a.ID && now.State == runtime.Running {
+			delete(s.Anew, name)
+		} else if end.After(until) {
+			until = end
+		}
+	}
+	return until
 }
 
 func (o Op) String() string {
