@@ -172,7 +172,14 @@ func (s *Server) writeItem(w http.ResponseWriter, r *http.Request, code int, ite
 		writeObject(w, r, code, want.GVK(false), table.Partial(item.Object, schema.GroupVersionKind{}), want)
 		return
 	}
-	doc, err := document(item, k, want.Media)
+	body, err := verbs.Body(item, k, want.Media)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	buf := documents.Get().(*[]byte)
+	defer documents.Put(buf)
+	doc, err := wire.AppendDocument((*buf)[:0], kindOf(item, k), body, want.Media)
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -181,7 +188,15 @@ func (s *Server) writeItem(w http.ResponseWriter, r *http.Request, code int, ite
 		recordItem(rec, item, k)
 	}
 	writeDocument(w, r, code, doc, want)
+	if cap(doc) <= documentMost {
+		*buf = doc
+	}
 }
+
+// documents are written from bytes that are used again, unless they are large.
+var documents = sync.Pool{New: func() any { return new([]byte) }}
+
+const documentMost = 64 << 10
 
 // document of an item in the served shape.
 func document(item *cache.Item, k api.Served, m wire.Media) ([]byte, error) {
@@ -222,12 +237,12 @@ func (s *Server) writeList(w http.ResponseWriter, r *http.Request, list *verbs.L
 	}
 	gvk := k.GVK()
 	gvk.Kind += "List"
-	body := func(item *cache.Item) ([]byte, error) { return verbs.Body(item, k, want.Media) }
+	body := func(item *cache.Item) (wire.Text, error) { return verbs.Body(item, k, want.Media) }
 	if want.Form == negotiate.Metadata {
 		gvk = want.GVK(true)
-		body = func(item *cache.Item) ([]byte, error) { return metadataBody(item, want) }
+		body = func(item *cache.Item) (wire.Text, error) { return metadataBody(item, want) }
 	}
-	bodies := func(yield func([]byte, error) bool) {
+	bodies := func(yield func(wire.Text, error) bool) {
 		for _, item := range list.Items {
 			if !yield(body(item)) {
 				return
@@ -269,11 +284,15 @@ func (s *Server) writeStream(w http.ResponseWriter, r *http.Request, code int, w
 }
 
 // metadataBody of an item, for lists and watches of PartialObjectMetadata.
-func metadataBody(item *cache.Item, want negotiate.Want) ([]byte, error) {
+func metadataBody(item *cache.Item, want negotiate.Want) (wire.Text, error) {
+	var body []byte
+	var err error
 	if want.Media == wire.Protobuf {
-		return wire.Body(table.Partial(item.Object, schema.GroupVersionKind{}), wire.Protobuf)
+		body, err = wire.Body(table.Partial(item.Object, schema.GroupVersionKind{}), wire.Protobuf)
+	} else {
+		body, err = table.AppendPartial(nil, item, want.Meta)
 	}
-	return table.AppendPartial(nil, item, want.Meta)
+	return wire.Plain(body), err
 }
 
 func (s *Server) tableOptions(r *http.Request, k api.Served, want negotiate.Want) (table.Options, error) {
@@ -306,7 +325,7 @@ func (s *Server) writeTable(w http.ResponseWriter, r *http.Request, code int, me
 		}
 		doc := b.Bytes()
 		if want.Media == wire.YAML {
-			doc, _ = wire.Document(schema.GroupVersionKind{}, bytes.TrimSpace(doc), wire.YAML)
+			doc, _ = wire.Document(schema.GroupVersionKind{}, wire.Plain(bytes.TrimSpace(doc)), wire.YAML)
 		}
 		writeDocument(w, r, code, doc, want)
 		return

@@ -203,7 +203,7 @@ func (o *watchWriter) shape(events []verbs.Event) error {
 	return err
 }
 
-func (o *watchWriter) frame(t watch.EventType, gvk schema.GroupVersionKind, body []byte) error {
+func (o *watchWriter) frame(t watch.EventType, gvk schema.GroupVersionKind, body wire.Text) error {
 	o.buf = wire.Event(o.buf, t, gvk, body, o.want.Media)
 	if len(o.buf) < chunk {
 		return nil
@@ -214,14 +214,14 @@ func (o *watchWriter) frame(t watch.EventType, gvk schema.GroupVersionKind, body
 }
 
 // body of an item in the form that is wanted, and what is to be said of its kind.
-func (o *watchWriter) body(item *cache.Item) (schema.GroupVersionKind, []byte, error) {
+func (o *watchWriter) body(item *cache.Item) (schema.GroupVersionKind, wire.Text, error) {
 	switch o.want.Form {
 	case negotiate.Table:
 		var b bytes.Buffer
 		meta := metav1.ListMeta{ResourceVersion: item.Object.GetResourceVersion()}
 		err := table.Write(&b, o.table, meta, []*cache.Item{item})
 		o.table.NoColumns = true
-		return schema.GroupVersionKind{}, bytes.TrimRight(b.Bytes(), "\n"), err
+		return schema.GroupVersionKind{}, wire.Plain(bytes.TrimRight(b.Bytes(), "\n")), err
 	case negotiate.Metadata:
 		b, err := metadataBody(item, o.want)
 		if o.want.Media == wire.Protobuf {
@@ -246,7 +246,7 @@ func (o *watchWriter) bookmark(revision int64, initialEnd bool) error {
 		if err := table.Write(&b, opts, metav1.ListMeta{ResourceVersion: strconv.FormatInt(revision, 10)}, items); err != nil {
 			return err
 		}
-		return o.frame(watch.Bookmark, schema.GroupVersionKind{}, bytes.TrimRight(b.Bytes(), "\n"))
+		return o.frame(watch.Bookmark, schema.GroupVersionKind{}, wire.Plain(bytes.TrimRight(b.Bytes(), "\n")))
 	}
 	gvk, body, err := o.body(&cache.Item{Object: obj, Revision: revision})
 	if err != nil {
@@ -262,7 +262,7 @@ func (o *watchWriter) fail(err error) {
 	if err != nil {
 		return
 	}
-	if o.frame(watch.Error, statusGVK, body) == nil {
+	if o.frame(watch.Error, statusGVK, wire.Plain(body)) == nil {
 		o.flush()
 	}
 }

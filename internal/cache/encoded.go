@@ -3,33 +3,27 @@ package cache
 import (
 	"sync"
 	"sync/atomic"
+
+	"github.com/proa-dev/proa/internal/api/wire"
 )
 
 // JSONBody is the key under which the JSON of an object in its storage version is
 // kept, without apiVersion and kind.
 const JSONBody = "json"
 
-// Encoded is an object in a media type.
-type Encoded struct {
-	Bytes []byte
-	// Meta is where the metadata ends in JSON that begins with {"metadata":{…},
-	// 0 = it does not begin so.
-	Meta int
-}
-
 // body is one form of an item. It does not lead to the item: what is waiting to be
 // dropped keeps no object alive.
 type body struct {
 	key  string
-	form atomic.Pointer[Encoded] // nil = it was dropped
-	used atomic.Bool             // since it was last thought of dropping it
-	size int64                   // under the lock of encodings; 0 = not counted
+	form atomic.Pointer[wire.Text] // nil = it was dropped
+	used atomic.Bool               // since it was last thought of dropping it
+	size int64                     // under the lock of encodings; 0 = not counted
 }
 
 // Encoded returns an item's bytes under a key, making them on first need. They stay
 // beside the item as long as there is room (see encodings). Two callers may make
 // them at the same time; one result is kept.
-func (i *Item) Encoded(key string, make func() (Encoded, error)) (Encoded, error) {
+func (i *Item) Encoded(key string, make func() (wire.Text, error)) (wire.Text, error) {
 	b := i.body(key, false)
 	if b != nil {
 		if e := b.form.Load(); e != nil {
@@ -41,7 +35,7 @@ func (i *Item) Encoded(key string, make func() (Encoded, error)) (Encoded, error
 	}
 	e, err := make()
 	if err != nil {
-		return Encoded{}, err
+		return wire.Text{}, err
 	}
 	if b == nil {
 		b = i.body(key, true)
@@ -53,20 +47,20 @@ func (i *Item) Encoded(key string, make func() (Encoded, error)) (Encoded, error
 		return e, nil
 	}
 	if i.kept != nil {
-		i.kept.admit(b, int64(cap(e.Bytes)))
+		i.kept.admit(b, int64(cap(e.Bytes)+pieceSize*len(e.Shared)))
 	}
 	return e, nil
 }
 
 // HasEncoded returns the bytes under a key if they are there.
-func (i *Item) HasEncoded(key string) (Encoded, bool) {
+func (i *Item) HasEncoded(key string) (wire.Text, bool) {
 	if b := i.body(key, false); b != nil {
 		if e := b.form.Load(); e != nil {
 			b.used.Store(true)
 			return *e, true
 		}
 	}
-	return Encoded{}, false
+	return wire.Text{}, false
 }
 
 func (i *Item) body(key string, add bool) *body {
@@ -85,8 +79,8 @@ func (i *Item) body(key string, add bool) *body {
 	return b
 }
 
-// encodings bounds the bytes that are kept beside all objects: to twice what the
-// objects take in the store, which is room for the JSON of each and something
+// encodings bounds the bytes that are kept beside all objects: to as much as the
+// objects take in the store, which is room for the JSON of each (see wire.Text) and something
 // over; those that are asked for go on being kept, those that were not since the last
 // look go first. What was replaced by another version is kept until so many others
 // were replaced, too: those who watch may be about to read it.
@@ -103,9 +97,10 @@ type encodings struct {
 const (
 	encodedLeast = 16 << 20
 	retiredMost  = 1024
+	pieceSize    = 32 // of a text's, without the bytes that are shared
 )
 
-func (k *encodings) most() int64 { return max(k.least, 2*k.objects.Load()) }
+func (k *encodings) most() int64 { return max(k.least, k.objects.Load()) }
 
 // admit a body that was encoded just now, and drop others if there are too many.
 func (k *encodings) admit(b *body, size int64) {

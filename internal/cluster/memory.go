@@ -14,11 +14,24 @@ import (
 // settle is how long after the start the memory that only it needed is given back.
 const settle = 10 * time.Second
 
+// garbage that may lie about, in percent of what is in use. Most of what is in use are
+// bytes that the collector need not look at, and parts that many objects share, so that
+// it is done in half the time that Go reckons with.
+const garbage = 50
+
+// collectOften, unless whoever started this process knows better.
+func collectOften() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbage)
+	}
+}
+
 // giveBack what the start needed: the heap's free pages, and the pages of the
 // program itself that were mapped on the way. Measured: 120 MB resident before,
 // 60 after. Those of the program are in the page cache and come back when they
 // are touched.
 func giveBack(ctx context.Context) error {
+	collectOften()
 	select {
 	case <-time.After(settle):
 	case <-ctx.Done():

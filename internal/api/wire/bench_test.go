@@ -95,7 +95,7 @@ func BenchmarkGlue(b *testing.B) {
 	var dst []byte
 	b.Run("event", func(b *testing.B) {
 		for b.Loop() {
-			dst = Event(dst[:0], "MODIFIED", pods.GroupVersionKind, body, JSON)
+			dst = Event(dst[:0], "MODIFIED", pods.GroupVersionKind, Plain(body), JSON)
 		}
 	})
 }

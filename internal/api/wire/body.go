@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 
@@ -50,33 +49,5 @@ func Encode(gvk schema.GroupVersionKind, obj runtime.Object, m Media) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	return Document(gvk, body, m)
-}
-
-// MetadataEnd is where the metadata ends in a body in JSON that begins with it,
-// as those of all typed objects do: body[:end]+"}" is a PartialObjectMetadata's.
-// 0 = the body begins with something else.
-func MetadataEnd(body []byte) int {
-	const head = `{"metadata":{`
-	if !bytes.HasPrefix(body, []byte(head)) {
-		return 0
-	}
-	depth := 1
-	for i := len(head); i < len(body); i++ {
-		switch body[i] {
-		case '{':
-			depth++
-		case '}':
-			if depth--; depth == 0 {
-				return i + 1
-			}
-		case '"':
-			for i++; i < len(body) && body[i] != '"'; i++ {
-				if body[i] == '\\' {
-					i++
-				}
-			}
-		}
-	}
-	return 0
+	return Document(gvk, Plain(body), m)
 }

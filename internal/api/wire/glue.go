@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"strconv"
+	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -17,28 +18,34 @@ import (
 // Document is a whole object: the body with apiVersion and kind in front, in
 // the envelope for protobuf. An empty gvk says that the body names its kind
 // itself, as those of custom resources do. JSON ends in a line end.
-func Document(gvk schema.GroupVersionKind, body []byte, m Media) ([]byte, error) {
-	switch m {
-	case Protobuf:
-		return appendEnvelope(make([]byte, 0, len(body)+96), gvk, body), nil
-	case YAML:
-		return yaml.JSONToYAML(appendJSON(nil, gvk, body))
-	}
-	return append(appendJSON(make([]byte, 0, len(body)+96), gvk, body), '\n'), nil
+func Document(gvk schema.GroupVersionKind, body Text, m Media) ([]byte, error) {
+	return AppendDocument(make([]byte, 0, body.Len()+96), gvk, body, m)
 }
 
-func appendJSON(dst []byte, gvk schema.GroupVersionKind, body []byte) []byte {
+// AppendDocument is Document behind what dst has already.
+func AppendDocument(dst []byte, gvk schema.GroupVersionKind, body Text, m Media) ([]byte, error) {
+	switch m {
+	case Protobuf:
+		return appendEnvelope(dst, gvk, body), nil
+	case YAML:
+		text, err := yaml.JSONToYAML(appendJSON(nil, gvk, body))
+		return append(dst, text...), err
+	}
+	return append(appendJSON(dst, gvk, body), '\n'), nil
+}
+
+func appendJSON(dst []byte, gvk schema.GroupVersionKind, body Text) []byte {
 	if gvk.Empty() {
-		return append(dst, body...)
+		return body.Append(dst)
 	}
 	dst = append(dst, `{"kind":`...)
 	dst = strconv.AppendQuote(dst, gvk.Kind)
 	dst = append(dst, `,"apiVersion":`...)
 	dst = strconv.AppendQuote(dst, apiVersion(gvk))
-	if len(body) > len("{}") {
+	if len(body.Bytes) > len("{}") {
 		dst = append(dst, ',')
 	}
-	return append(dst, body[1:]...)
+	return body.append(dst, len("{"), len(body.Bytes))
 }
 
 // The protobuf below is that of k8s.io/apimachinery/pkg/runtime.Unknown
@@ -46,9 +53,9 @@ func appendJSON(dst []byte, gvk schema.GroupVersionKind, body []byte) []byte {
 // {apiVersion 1, kind 2}; of lists {metadata 1, items 2}; and of
 // metav1.WatchEvent {type 1, object 2 {raw 1}}.
 
-func appendEnvelope(dst []byte, gvk schema.GroupVersionKind, raw []byte) []byte {
-	dst = appendEnvelopeHead(dst, gvk, len(raw))
-	dst = append(dst, raw...)
+func appendEnvelope(dst []byte, gvk schema.GroupVersionKind, raw Text) []byte {
+	dst = appendEnvelopeHead(dst, gvk, raw.Len())
+	dst = raw.Append(dst)
 	return append(dst, envelopeTail...)
 }
 
@@ -83,28 +90,37 @@ func lengthField(n int) int {
 // List writes a list document of many bodies. gvk is the list's ("PodList").
 // For protobuf the bodies are ranged over twice, once for their sizes. The
 // first error of bodies ends the list, and nothing can mend what was written.
-func List(w io.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMeta, bodies iter.Seq2[[]byte, error], m Media) error {
+func List(w io.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMeta, bodies iter.Seq2[Text, error], m Media) error {
 	switch m {
 	case Protobuf:
 		return listProtobuf(w, gvk, meta, bodies)
 	case YAML:
 		return listYAML(w, gvk, meta, bodies)
 	}
-	out := bufio.NewWriterSize(w, 64<<10)
+	out := listBuffers.Get().(*bufio.Writer)
+	defer listBuffers.Put(out)
+	out.Reset(w)
+	defer out.Reset(nil)
 	if err := listJSON(out, gvk, meta, bodies); err != nil {
 		return err
 	}
 	return out.Flush()
 }
 
-func listJSON(out *bufio.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMeta, bodies iter.Seq2[[]byte, error]) error {
+// listBuffers are large, and used again. net/http frames what it is given as a chunk,
+// of which the first 4 kB (less the end of the chunk before, and this one's length)
+// become a TLS record with a write of its own: the rest is a whole number of records,
+// 16 kB each, and many.
+var listBuffers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 4<<10-9+15*16<<10) }}
+
+func listJSON(out *bufio.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMeta, bodies iter.Seq2[Text, error]) error {
 	head, err := json.Marshal(struct {
 		Metadata *metav1.ListMeta `json:"metadata"`
 	}{meta})
 	if err != nil {
 		return err
 	}
-	head = appendJSON(nil, gvk, head)
+	head = appendJSON(nil, gvk, Plain(head))
 	out.Write(head[:len(head)-1])
 	out.WriteString(`,"items":[`)
 	first := true
@@ -116,7 +132,7 @@ func listJSON(out *bufio.Writer, gvk schema.GroupVersionKind, meta *metav1.ListM
 			out.WriteByte(',')
 		}
 		first = false
-		if _, err := out.Write(body); err != nil {
+		if err := body.write(out); err != nil {
 			return err
 		}
 	}
@@ -124,7 +140,7 @@ func listJSON(out *bufio.Writer, gvk schema.GroupVersionKind, meta *metav1.ListM
 	return err
 }
 
-func listProtobuf(w io.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMeta, bodies iter.Seq2[[]byte, error]) error {
+func listProtobuf(w io.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMeta, bodies iter.Seq2[Text, error]) error {
 	head, err := meta.Marshal()
 	if err != nil {
 		return err
@@ -134,9 +150,12 @@ func listProtobuf(w io.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMet
 		if err != nil {
 			return err
 		}
-		size += lengthField(len(body))
+		size += lengthField(body.Len())
 	}
-	out := bufio.NewWriterSize(w, 64<<10)
+	out := listBuffers.Get().(*bufio.Writer)
+	defer listBuffers.Put(out)
+	out.Reset(w)
+	defer out.Reset(nil)
 	scratch := appendEnvelopeHead(nil, gvk, size)
 	scratch = append(appendLength(scratch, 1, len(head)), head...)
 	out.Write(scratch)
@@ -144,8 +163,8 @@ func listProtobuf(w io.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMet
 		if err != nil {
 			return err
 		}
-		out.Write(appendLength(scratch[:0], 2, len(body)))
-		if _, err := out.Write(body); err != nil {
+		out.Write(appendLength(scratch[:0], 2, body.Len()))
+		if err := body.write(out); err != nil {
 			return err
 		}
 	}
@@ -156,7 +175,7 @@ func listProtobuf(w io.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMet
 // Event is one frame of a watch: a line of JSON, a length-delimited protobuf
 // message, or a YAML document. It is appended to dst. An empty gvk says that the
 // body names its kind itself. The object of an ERROR event is a Status.
-func Event(dst []byte, event watch.EventType, gvk schema.GroupVersionKind, body []byte, m Media) []byte {
+func Event(dst []byte, event watch.EventType, gvk schema.GroupVersionKind, body Text, m Media) []byte {
 	switch m {
 	case Protobuf:
 		return eventProtobuf(dst, event, gvk, body)
@@ -170,11 +189,11 @@ func Event(dst []byte, event watch.EventType, gvk schema.GroupVersionKind, body 
 	return append(dst, '}', '\n')
 }
 
-func eventProtobuf(dst []byte, event watch.EventType, gvk schema.GroupVersionKind, body []byte) []byte {
+func eventProtobuf(dst []byte, event watch.EventType, gvk schema.GroupVersionKind, body Text) []byte {
 	start := len(dst)
 	dst = append(dst, 0, 0, 0, 0) // the frame's length, known at the end
 	dst = append(appendLength(dst, 1, len(event)), event...)
-	object := len(appendEnvelopeHead(nil, gvk, len(body))) + len(body) + len(envelopeTail)
+	object := len(appendEnvelopeHead(nil, gvk, body.Len())) + body.Len() + len(envelopeTail)
 	dst = appendLength(dst, 2, lengthField(object))
 	dst = appendLength(dst, 1, object)
 	dst = appendEnvelope(dst, gvk, body)

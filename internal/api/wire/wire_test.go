@@ -61,10 +61,10 @@ func upstream(t *testing.T, m Media) runtime.SerializerInfo {
 	return info
 }
 
-func seq(bodies ...[]byte) iter.Seq2[[]byte, error] {
-	return func(yield func([]byte, error) bool) {
+func seq(bodies ...[]byte) iter.Seq2[Text, error] {
+	return func(yield func(Text, error) bool) {
 		for _, b := range bodies {
-			if !yield(b, nil) {
+			if !yield(Plain(b), nil) {
 				return
 			}
 		}
@@ -90,7 +90,7 @@ func TestDocumentsAreUpstreamsBytes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if doc, _ := Document(pods.GroupVersionKind, again, m); !bytes.Equal(doc, got) {
+		if doc, _ := Document(pods.GroupVersionKind, Plain(again), m); !bytes.Equal(doc, got) {
 			t.Errorf("%s: a body with TypeMeta is not the one without", m.ContentType())
 		}
 	}
@@ -133,7 +133,7 @@ func TestWatchEventsAreUpstreamsBytes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := Event([]byte("before"), watch.Added, pods.GroupVersionKind, body, m)
+		got := Event([]byte("before"), watch.Added, pods.GroupVersionKind, Plain(body), m)
 		pod.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
 		info := upstream(t, m)
 		var object, want bytes.Buffer

@@ -14,7 +14,7 @@ import (
 
 // YAML is for people: it is made from JSON, whole, and not made fast.
 
-func listYAML(w io.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMeta, bodies iter.Seq2[[]byte, error]) error {
+func listYAML(w io.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMeta, bodies iter.Seq2[Text, error]) error {
 	var whole bytes.Buffer
 	out := bufio.NewWriter(&whole)
 	if err := listJSON(out, gvk, meta, bodies); err != nil {
@@ -29,7 +29,7 @@ func listYAML(w io.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMeta, b
 	return err
 }
 
-func eventYAML(dst []byte, event watch.EventType, gvk schema.GroupVersionKind, body []byte) []byte {
+func eventYAML(dst []byte, event watch.EventType, gvk schema.GroupVersionKind, body Text) []byte {
 	text, err := yaml.JSONToYAML(Event(nil, event, gvk, body, JSON))
 	if err != nil { // a body is JSON of ours
 		return dst

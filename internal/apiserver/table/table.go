@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/proa-dev/proa/internal/api"
+	"github.com/proa-dev/proa/internal/api/wire"
 	"github.com/proa-dev/proa/internal/cache"
 )
 
@@ -130,13 +131,13 @@ func trim(doc []byte) []byte {
 // object's own JSON, if that is there; else they are made once.
 func appendMetadata(dst []byte, item *cache.Item) ([]byte, error) {
 	if whole, ok := item.HasEncoded(cache.JSONBody); ok && whole.Meta > 0 {
-		return append(append(dst, whole.Bytes[1:whole.Meta]...), '}'), nil
+		return whole.AppendMetadata(dst), nil
 	}
-	e, err := item.Encoded("metadata", func() (e cache.Encoded, err error) {
-		e.Bytes, err = json.Marshal(struct {
+	e, err := item.Encoded("metadata", func() (wire.Text, error) {
+		b, err := json.Marshal(struct {
 			Metadata any `json:"metadata"`
 		}{metadataOf(item.Object)})
-		return e, err
+		return wire.Plain(b), err
 	})
 	if err != nil {
 		return dst, err

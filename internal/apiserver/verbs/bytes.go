@@ -3,6 +3,7 @@ package verbs
 import (
 	"errors"
 
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/proa-dev/proa/internal/api"
@@ -15,22 +16,37 @@ const protobufBody = "protobuf"
 
 // Body is an item in the served shape and a media, without apiVersion and kind,
 // made once per version of the object as long as there is room to keep it.
-func Body(item *cache.Item, k api.Served, m wire.Media) ([]byte, error) {
+func Body(item *cache.Item, k api.Served, m wire.Media) (wire.Text, error) {
 	key := cache.JSONBody
 	if m == wire.Protobuf {
 		key = protobufBody
 	}
-	body, err := item.Encoded(inVersion(key, k), func() (e cache.Encoded, err error) {
+	return item.Encoded(inVersion(key, k), func() (wire.Text, error) {
 		obj, err := ShapedItem(item, k)
 		if err != nil {
-			return e, err
+			return wire.Text{}, err
 		}
-		if e.Bytes, err = wire.Body(obj, m); err == nil && m != wire.Protobuf {
-			e.Meta = wire.MetadataEnd(e.Bytes)
+		body, err := wire.Body(obj, m)
+		if err != nil {
+			return wire.Text{}, err
 		}
-		return e, err
+		return wire.Cut(body, managed(item.Object)), nil
 	})
-	return body.Bytes, err
+}
+
+// managed are the bytes of an object's managed fields, of which many objects have
+// the same.
+func managed(obj api.Object) (all [][]byte) {
+	if _, custom := obj.(runtime.Unstructured); custom {
+		return nil
+	}
+	fields := obj.GetManagedFields()
+	for i := range fields {
+		if f := fields[i].FieldsV1; f != nil {
+			all = append(all, f.GetRawBytes())
+		}
+	}
+	return all
 }
 
 // inVersion is the key under which something that differs from version to version

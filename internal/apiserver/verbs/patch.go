@@ -85,7 +85,7 @@ func (v *Verbs) patched(ctx context.Context, r *Request, change *patch.Patch, ol
 	if err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}
-	obj, warnings, err := v.patchedPart(r, change, old, body)
+	obj, warnings, err := v.patchedPart(r, change, old, body.Append(make([]byte, 0, body.Len())))
 	if obj == nil && err == nil {
 		obj, warnings, err = v.patchedWhole(r, change, old, body)
 	}
@@ -141,7 +141,7 @@ func shown(change *patch.Patch, out []byte) string {
 	return string(out)
 }
 
-func (v *Verbs) patchedWhole(r *Request, change *patch.Patch, old *cache.Item, body []byte) (api.Object, []string, error) {
+func (v *Verbs) patchedWhole(r *Request, change *patch.Patch, old *cache.Item, body wire.Text) (api.Object, []string, error) {
 	doc, err := wire.Document(documentKind(r.Kind, old.Object), body, wire.JSON)
 	if err != nil {
 		return nil, nil, apierrors.NewInternalError(err)
