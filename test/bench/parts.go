@@ -24,6 +24,7 @@ func parts() []part {
 		{"node", append(all, "kubelet"), (*bench).node},
 		{"api", control, (*bench).api},
 		{"sched", all, (*bench).sched},
+		{"curve", nil, (*bench).curve},
 		{"micro", nil, (*bench).micro},
 	}
 }
