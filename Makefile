@@ -16,7 +16,7 @@ export CGO_ENABLED := 0
 # With root everything can be done; without, what needs it says so.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
-.PHONY: build tools demo demo-down test test-unit test-e2e fuzz test-durability lint conformance bench story-plumber packages clean
+.PHONY: build tools demo demo-down test test-unit test-e2e fuzz test-durability test-overload test-clients lint conformance bench story-plumber packages clean
 
 build: ## bin/proa
 	@echo "· building bin/proa"
@@ -103,6 +103,13 @@ fuzz: ## every fuzz target for FUZZTIME=1m, or those of TARGETS="FuzzPatch FuzzR
 
 test-durability: ## kills the server a thousand times while clients write; a quarter of an hour
 	@PROA_DURABILITY_ROUNDS=1000 $(GO) test -timeout 120m -v -run 'TestKilled' ./test/state
+
+test-overload: ## 2,000 clients for a minute, while nodes renew their leases
+	@PROA_OVERLOAD="2000 60s" $(GO) test -timeout 10m -v -run 'TestOverload' ./test/state
+
+# -p 1: helm and cert-manager are big to build
+test-clients: build ## helm, controller-runtime, client-go and cert-manager against a server
+	@cd test/clients && PROA_BIN=$(BIN)/proa $(GO) test -p 1 -timeout 30m $(TESTFLAGS) ./...
 
 bench: build tools $(BIN)/twin.tar ## the figures of the README: PARTS= COUNT= SYSTEMS= OUTPUT= KUBECONFIG=
 	@$(GO) build -o $(BIN)/bench/bench ./test/bench

@@ -35,6 +35,9 @@ func TestMain(m *testing.M) {
 		defer stop()
 		os.Exit(cli.Main(ctx, "test", os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 	}
+	if os.Getenv(asLoad) != "" {
+		os.Exit(loadMain())
+	}
 	klog.SetLogger(logr.Discard()) // that servers are killed is no news here
 	os.Exit(m.Run())
 }
