@@ -36,7 +36,19 @@ func TestConverges(t *testing.T) {
 			return true
 		}
 	}
-	c.Until("mirrored", only("10.1.2.3", "10.1.2.4"))
+	both := only("10.1.2.3", "10.1.2.4")
+	c.Settles("mirrored", both)
+	edit := func(f func(*discoveryv1.EndpointSlice)) {
+		controllertest.Change(c, "default", controllertest.List[*discoveryv1.EndpointSlice](c)[0].Name, "", f)
+	}
+	edit(func(s *discoveryv1.EndpointSlice) { s.Endpoints = nil })
+	c.Settles("mirrored again", both)
+	edit(func(s *discoveryv1.EndpointSlice) { s.OwnerReferences = nil })
+	c.Settles("owned again", func() bool {
+		return both() && len(controllertest.List[*discoveryv1.EndpointSlice](c)[0].OwnerReferences) == 1
+	})
+	controllertest.Delete[*discoveryv1.EndpointSlice](c, "default", controllertest.List[*discoveryv1.EndpointSlice](c)[0].Name, metav1.DeleteOptions{})
+	c.Settles("there again", both)
 	controllertest.Change(c, "default", "s", "", func(e *corev1.Endpoints) { e.Subsets[0].NotReadyAddresses = nil })
 	c.Until("changed", only("10.1.2.3"))
 	if err := client.For[*corev1.Endpoints](c.Conn).Delete(t.Context(), "default", "s", metav1.DeleteOptions{}); err != nil {

@@ -36,6 +36,7 @@ type Controller struct {
 	in       *client.Informer[*corev1.Secret]
 	accounts *client.Informer[*corev1.ServiceAccount]
 	pods     *client.Informer[*corev1.Pod]
+	mapsIn   *client.Informer[*corev1.ConfigMap]
 	secrets  client.Client[*corev1.Secret]
 	account  client.Client[*corev1.ServiceAccount]
 	maps     client.Client[*corev1.ConfigMap]
@@ -55,6 +56,7 @@ func New(in *client.Informers, cfg Config, log *slog.Logger) *Controller {
 		in:       client.Shared[*corev1.Secret](in, client.Scope{}),
 		accounts: client.Shared[*corev1.ServiceAccount](in, client.Scope{}),
 		pods:     client.Shared[*corev1.Pod](in, client.Scope{}),
+		mapsIn:   client.Shared[*corev1.ConfigMap](in, client.Scope{}),
 		secrets:  client.For[*corev1.Secret](in.Conn()),
 		account:  client.For[*corev1.ServiceAccount](in.Conn()),
 		maps:     client.For[*corev1.ConfigMap](in.Conn()),
@@ -71,13 +73,21 @@ func New(in *client.Informers, cfg Config, log *slog.Logger) *Controller {
 			}
 		}
 	})
+	c.mapsIn.OnChange(func(old, now *corev1.ConfigMap) {
+		if now == nil {
+			now = old
+		}
+		if now.Name == Tracking && now.Namespace == metav1.NamespaceSystem {
+			c.queue.Add(trackingKey)
+		}
+	})
 	c.queue.Add(trackingKey)
 	return c
 }
 
 // Run implements loop.Controller.
 func (c *Controller) Run(ctx context.Context) error {
-	return c.queue.Run(ctx, 1, c.reconcile, c.in.Synced(), c.accounts.Synced(), c.pods.Synced())
+	return c.queue.Run(ctx, 1, c.reconcile, c.in.Synced(), c.accounts.Synced(), c.pods.Synced(), c.mapsIn.Synced())
 }
 
 func (c *Controller) reconcile(ctx context.Context, key string) (time.Duration, error) {

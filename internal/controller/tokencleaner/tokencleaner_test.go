@@ -107,4 +107,13 @@ func TestConverges(t *testing.T) {
 	if s := get("somebody"); s == nil || len(s.Labels) > 0 {
 		t.Errorf("one that somebody has made: %+v", s)
 	}
+	controllertest.Delete[*corev1.ConfigMap](c, "kube-system", Tracking, metav1.DeleteOptions{})
+	c.Settles("the use of tokens is tracked again", func() bool {
+		m := controllertest.Get[*corev1.ConfigMap](c, "kube-system", Tracking)
+		return m != nil && m.Data["since"] == now.UTC().Format(day)
+	})
+	controllertest.Change(c, "kube-system", Tracking, "", func(m *corev1.ConfigMap) { m.Data = nil })
+	c.Settles("and from when", func() bool {
+		return controllertest.Get[*corev1.ConfigMap](c, "kube-system", Tracking).Data["since"] != ""
+	})
 }

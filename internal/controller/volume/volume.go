@@ -5,6 +5,7 @@ package volume
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"time"
@@ -76,6 +77,9 @@ func New(in *client.Informers, cfg Config, log *slog.Logger) *Controller {
 			if old.Spec.VolumeName != "" {
 				c.queue.Add("v/" + old.Spec.VolumeName)
 			}
+			if ref := metav1.GetControllerOfNoCopy(old); ref != nil && ref.Kind == "Pod" { // which needs another
+				c.queue.Add("p/" + client.Key(old.Namespace, ref.Name))
+			}
 			return
 		}
 		c.queue.Add("c/" + client.Key(now.Namespace, now.Name))
@@ -89,7 +93,7 @@ func New(in *client.Informers, cfg Config, log *slog.Logger) *Controller {
 		}
 		if r := v.Spec.ClaimRef; r != nil {
 			c.queue.Add("c/" + client.Key(r.Namespace, r.Name))
-		} else if now != nil && (old == nil || old.Status.Phase != now.Status.Phase) {
+		} else if now != nil { // it may be what a claim waits for
 			c.wakePending()
 		}
 	})
@@ -191,6 +195,9 @@ func (c *Controller) volume(ctx context.Context, name string) error {
 		}
 	}
 	phase := phaseOf(v, claim)
+	if phase == corev1.VolumeFailed { // taking it back did: try again
+		return c.reclaim(ctx, v)
+	}
 	if phase != v.Status.Phase {
 		out := v.DeepCopy()
 		out.Status.Phase, out.Status.Message, out.Status.Reason = phase, "", ""
@@ -217,10 +224,14 @@ func (c *Controller) reclaim(ctx context.Context, v *corev1.PersistentVolume) er
 	}
 	if err := c.Remove(nodeOf(v), v.Spec.HostPath.Path); err != nil {
 		c.record.Warning(event.Ref(c.volumes.Kind(), v), "VolumeFailedDelete", "%v", err)
-		out := v.DeepCopy()
-		out.Status.Phase, out.Status.Message = corev1.VolumeFailed, err.Error()
-		_, err := c.volumes.UpdateStatus(ctx, out)
-		return err
+		if v.Status.Phase != corev1.VolumeFailed || v.Status.Message != err.Error() {
+			out := v.DeepCopy()
+			out.Status.Phase, out.Status.Message = corev1.VolumeFailed, err.Error()
+			if _, err := c.volumes.UpdateStatus(ctx, out); err != nil {
+				return err
+			}
+		}
+		return fmt.Errorf("volume %s is not taken back: %w", v.Name, err)
 	}
 	return c.volumes.Delete(ctx, "", v.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &v.UID}})
 }

@@ -1,6 +1,7 @@
 package volume_test
 
 import (
+	"errors"
 	"sync"
 	"testing"
 
@@ -36,11 +37,15 @@ func TestConverges(t *testing.T) {
 	c := controllertest.New(t, 20)
 	var mu sync.Mutex
 	var removed []string
+	failures := 3 // of removing a folder
 	c.Run(volume.New(c.Informers, volume.Config{
 		Path: func(node, name string) string { return "/" + node + "/" + name },
 		Remove: func(_, path string) error {
 			mu.Lock()
 			defer mu.Unlock()
+			if failures--; failures >= 0 {
+				return errors.New("the node is not there just now")
+			}
 			removed = append(removed, path)
 			return nil
 		},
@@ -66,6 +71,22 @@ func TestConverges(t *testing.T) {
 	c.Until("bound to the smallest that is large enough", func() bool {
 		got, v := get("s"), controllertest.Get[*corev1.PersistentVolume](c, "", "fit")
 		return got.Status.Phase == corev1.ClaimBound && got.Spec.VolumeName == "fit" && v.Status.Phase == corev1.VolumeBound && v.Spec.ClaimRef.UID == got.UID
+	})
+	controllertest.Change(c, "default", "s", "status", func(c *corev1.PersistentVolumeClaim) {
+		c.Status = corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending}
+	})
+	controllertest.Change(c, "", "fit", "status", func(v *corev1.PersistentVolume) { v.Status.Phase = corev1.VolumeAvailable })
+	c.Settles("bound, whatever somebody says", func() bool {
+		st := get("s").Status
+		return st.Phase == corev1.ClaimBound && len(st.Capacity) == 1 && len(st.AccessModes) == 1 && controllertest.Get[*corev1.PersistentVolume](c, "", "fit").Status.Phase == corev1.VolumeBound
+	})
+	picky := claim("picky", "", "2Gi")
+	picky.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"disk": "fast"}}
+	controllertest.Create(c, picky)
+	c.Settles("no volume has the label", func() bool { return get("picky").Status.Phase == corev1.ClaimPending })
+	controllertest.Change(c, "", "large", "", func(v *corev1.PersistentVolume) { v.Labels = map[string]string{"disk": "fast"} })
+	c.Settles("one has got it", func() bool {
+		return get("picky").Status.Phase == corev1.ClaimBound && get("picky").Spec.VolumeName == "large"
 	})
 	controllertest.Create(c, claim("d", volume.ClassName, "2Gi"))
 	c.Until("pending until a pod has a node", func() bool { return get("d").Status.Phase == corev1.ClaimPending })
@@ -97,9 +118,32 @@ func TestConverges(t *testing.T) {
 	if err := client.For[*corev1.Pod](c.Conn).Delete(t.Context(), "default", "p", metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}); err != nil {
 		t.Fatal(err)
 	}
-	c.Until("the claim is gone, and its volume with its folder", func() bool {
+	c.Settles("the claim is gone, and its volume with its folder", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return get("d") == nil && controllertest.Get[*corev1.PersistentVolume](c, "", made.Name) == nil && len(removed) > 0 && removed[0] == made.Spec.HostPath.Path
 	})
+}
+
+// TestEphemeral with faults: a pod has its claim, also when somebody deletes it
+// before it is used.
+func TestEphemeral(t *testing.T) {
+	c := controllertest.New(t, 20)
+	c.Run(volume.New(c.Informers, volume.Config{}, controllertest.Log()))
+	create := func() {
+		controllertest.Create(c, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "default"}, Spec: corev1.PodSpec{
+			Containers: []corev1.Container{{Name: "c", Image: "i"}},
+			Volumes: []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{
+				VolumeClaimTemplate: &corev1.PersistentVolumeClaimTemplate{Spec: claim("", "", "1Gi").Spec},
+			}}}},
+		}})
+	}
+	owned := func() bool {
+		have := controllertest.Get[*corev1.PersistentVolumeClaim](c, "default", "p-v")
+		return have != nil && have.DeletionTimestamp == nil && metav1.IsControlledBy(have, controllertest.Get[*corev1.Pod](c, "default", "p"))
+	}
+	create()
+	c.Settles("the pod has its claim", owned)
+	controllertest.Delete[*corev1.PersistentVolumeClaim](c, "default", "p-v", metav1.DeleteOptions{})
+	c.Settles("the pod has another", owned)
 }
