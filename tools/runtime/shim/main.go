@@ -42,13 +42,20 @@ func main() {
 	shim.RunShim(context.Background(), brisk{manager.NewShimManager("io.containerd.runc.v2")}, ourReaper)
 }
 
-// brisk starts the shim that stays, and ends: too soon for collecting garbage.
+// brisk starts the shim that stays, or clears up, and ends: too soon for collecting garbage.
 type brisk struct{ shim.Shim }
 
 // Start a shim for a pod.
 func (b brisk) Start(ctx context.Context, params *bootstrap.BootstrapParams) (*bootstrap.BootstrapResult, error) {
 	debug.SetGCPercent(-1)
 	return b.Shim.Start(ctx, params)
+}
+
+// Stop what is left of a container whose shim has gone: after any orderly end too.
+func (b brisk) Stop(ctx context.Context, id string) (shim.StopStatus, error) {
+	debug.SetGCPercent(-1)
+	runc.Monitor = monitor{runc.Monitor, newChildren()}
+	return b.Shim.Stop(ctx, id)
 }
 
 func newTasks(ic *plugin.InitContext) (any, error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -101,6 +102,7 @@ func (m monitor) done(cmd *exec.Cmd) bool {
 		return false
 	}
 	_, all := c.flags["--all"]
+	_, force := c.flags["--force"]
 	switch {
 	case c.verb == "create":
 		n, ok := c.creates(cmd)
@@ -118,8 +120,16 @@ func (m monitor) done(cmd *exec.Cmd) bool {
 		return kill(c.root, c.args[0], c.args[1]) == nil
 	case c.verb == "delete" && len(c.flags) == 0 && len(c.args) == 1:
 		return destroy(c.root, c.args[0]) == nil
+	case c.verb == "delete" && len(c.flags) == 1 && force && len(c.args) == 1:
+		return unknown(c.root, c.args[0])
 	}
 	return false
+}
+
+// unknown is a container that is not there, or has been deleted in order.
+func unknown(root, id string) bool {
+	_, err := os.Lstat(filepath.Join(root, id))
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // fifo is how a created container waits: its init opens this to write a byte before

@@ -33,10 +33,13 @@ func TestParse(t *testing.T) {
 	if err := errors.Join(os.Mkdir(filepath.Join(root, "id"), 0o755), unix.Mkfifo(filepath.Join(root, "id", fifo), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range []string{"runc --root /none start id", "runc --root /none delete --force id", "runc --root /none kill id 9", "runc --root /none state id", "runc --root " + root + " start id"} {
+	for _, args := range []string{"runc --root /none start id", "runc --root /none kill id 9", "runc --root /none state id", "runc --root " + root + " start id", "runc --root " + root + " delete --force id"} {
 		if (monitor{}).done(&exec.Cmd{Args: strings.Fields(args)}) {
 			t.Errorf("%s is said to be done", args)
 		}
+	}
+	if !(monitor{}).done(&exec.Cmd{Args: strings.Fields("runc --root " + root + " delete --force gone")}) {
+		t.Error("a runc is asked to delete what is not there")
 	}
 }
 
