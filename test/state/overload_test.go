@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,8 +39,10 @@ const (
 // TestOverload has many more clients than the server has seats ask for as much as
 // they get: lists, single objects, writes, watches, each with a connection of its
 // own. Meanwhile nodes renew their leases and write their status. PROA_OVERLOAD is
-// "CLIENTS DURATION". On a machine that others keep busy, or whose disk they do, it
-// is not the clock that counts but how long the server was at work.
+// "CLIENTS DURATION". The store is in memory, where there is a place for that: how
+// soon a disk has written is not what is tested. On a machine that others keep busy
+// it is not the clock that counts but the processor time of the server, divided among
+// the processors: how long it would take if they were the server's alone.
 func TestOverload(t *testing.T) {
 	clients, lasts := 300, 5*time.Second
 	if v := os.Getenv("PROA_OVERLOAD"); v != "" {
@@ -52,7 +55,7 @@ func TestOverload(t *testing.T) {
 		}
 	}
 	others := busy(t)
-	dir := t.TempDir()
+	dir := inMemory(t)
 	many(t, filepath.Join(dir, "etcd"), loadObjects)
 	s := newServer(t, dir)
 	s.up()
@@ -109,7 +112,7 @@ func TestOverload(t *testing.T) {
 		t.Fatal("no node came through")
 	}
 	longest := percentiles(t, "requests of nodes", took)
-	if worked := percentiles(t, "of which the server was at work", work); others {
+	if worked := percentiles(t, "on a quiet machine", work); others {
 		longest = worked
 	}
 	if longest > systemWithin {
@@ -118,6 +121,17 @@ func TestOverload(t *testing.T) {
 	if _, err := s.api.CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{}); err != nil {
 		t.Error(err)
 	}
+}
+
+// inMemory is a folder that is on no disk, if there can be one.
+func inMemory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "proa-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // percentiles are logged; it returns the last.
@@ -158,7 +172,7 @@ type node struct {
 	api    *kubernetes.Clientset
 	used   func() time.Duration // processor time of the server so far
 	took   []time.Duration
-	work   []time.Duration // what of it the server was at work
+	work   []time.Duration // what that would be on a quiet machine
 	failed []error
 }
 
@@ -193,7 +207,7 @@ func (n *node) run(ctx context.Context) {
 			return
 		}
 		n.took = append(n.took, time.Since(began))
-		n.work = append(n.work, min(time.Since(began), n.used()-used))
+		n.work = append(n.work, min(time.Since(began), (n.used()-used)/time.Duration(runtime.NumCPU())))
 		if err != nil {
 			n.failed = append(n.failed, fmt.Errorf("%s: %w", what, err))
 		}

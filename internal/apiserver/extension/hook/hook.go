@@ -15,6 +15,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/url"
+	"path"
 	"strconv"
 	"sync"
 	"time"
@@ -70,29 +72,15 @@ func (c *Client) Call(ctx context.Context, to Target, ask, into any) error {
 	if err != nil {
 		return err
 	}
-	url := to.URL
-	if to.Service != nil {
-		s := to.Service
-		path := s.Path
-		if path == "" || path[0] != '/' {
-			path = "/" + path
-		}
-		url = "https://" + net.JoinHostPort(s.Name+"."+s.Namespace+".svc", strconv.Itoa(int(s.Port))) + path
-	}
 	h, err := c.client(to)
 	if err != nil {
 		return err
 	}
-	if deadline, ok := ctx.Deadline(); ok { // webhooks are told how long they have
-		sep := "?"
-		for _, b := range url {
-			if b == '?' {
-				sep = "&"
-			}
-		}
-		url += sep + "timeout=" + max(time.Until(deadline).Round(time.Second), time.Second).String()
+	where, err := address(ctx, to)
+	if err != nil {
+		return err
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, where, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -114,6 +102,25 @@ func (c *Client) Call(ctx context.Context, to Target, ask, into any) error {
 		return fmt.Errorf("the server responded with the status code %d but did not return more information: %s", answer.StatusCode, bytes.TrimSpace(text[:min(len(text), 512)]))
 	}
 	return json.Unmarshal(text, into)
+}
+
+// address of a target: its path is cleaned, as that of any request is, since who
+// writes "https://host//path" is understood; webhooks are told how long they have.
+func address(ctx context.Context, to Target) (string, error) {
+	u, err := url.Parse(to.URL)
+	if err != nil {
+		return "", err
+	}
+	if s := to.Service; s != nil {
+		u = &url.URL{Scheme: "https", Host: net.JoinHostPort(s.Name+"."+s.Namespace+".svc", strconv.Itoa(int(s.Port))), Path: s.Path}
+	}
+	u.Path, u.RawPath = path.Join("/", u.Path), ""
+	if deadline, ok := ctx.Deadline(); ok {
+		q := u.Query()
+		q.Set("timeout", max(time.Until(deadline).Round(time.Second), time.Second).String())
+		u.RawQuery = q.Encode()
+	}
+	return u.String(), nil
 }
 
 // client for a target: one for all that trust the same and are found the same way.
