@@ -66,38 +66,10 @@ func New(in *client.Informers, log *slog.Logger) *Controller {
 			c.queue.AddObject(now)
 		}
 	})
-	c.podsIn.OnChange(c.podChanged)
+	c.podsIn.OnChange(owned.Changed[*appsv1.DaemonSet, *corev1.Pod](c.queue, gvk.Kind, c.in, func(ds *appsv1.DaemonSet) *metav1.LabelSelector { return ds.Spec.Selector }))
 	c.nodesIn.OnChange(c.nodeChanged)
-	c.revsIn.OnChange(func(old, now *appsv1.ControllerRevision) {
-		if now == nil {
-			if ref := metav1.GetControllerOfNoCopy(old); ref != nil && ref.Kind == gvk.Kind {
-				c.queue.Add(client.Key(old.Namespace, ref.Name))
-			}
-		}
-	})
+	c.revsIn.OnChange(owned.Gone[*appsv1.ControllerRevision](c.queue, gvk.Kind))
 	return c
-}
-
-// podChanged wakes the set that owns a pod, and those that might adopt it.
-func (c *Controller) podChanged(old, now *corev1.Pod) {
-	for _, p := range []*corev1.Pod{old, now} {
-		if p == nil {
-			continue
-		}
-		if ref := metav1.GetControllerOfNoCopy(p); ref != nil {
-			if ref.Kind == gvk.Kind {
-				c.queue.Add(client.Key(p.Namespace, ref.Name))
-			}
-			continue
-		}
-		if p == now && p.DeletionTimestamp == nil {
-			for _, ds := range c.in.List(p.Namespace, nil) {
-				if sel, err := metav1.LabelSelectorAsSelector(ds.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(p.Labels)) {
-					c.queue.AddObject(ds)
-				}
-			}
-		}
-	}
 }
 
 // nodeChanged wakes the sets for which the change makes a difference.
@@ -131,9 +103,9 @@ func (c *Controller) reconcile(ctx context.Context, key string) (time.Duration, 
 	if err != nil {
 		return 0, err
 	}
-	sel, err := metav1.LabelSelectorAsSelector(ds.Spec.Selector)
-	if err != nil || sel.Empty() {
-		return 0, nil // validation keeps such sets out
+	sel, ok := owned.Selector(ds.Spec.Selector)
+	if !ok {
+		return 0, nil
 	}
 	revs, err := c.history.Sync(ctx, ds, sel, &ds.Spec.Template, ds.Status.CollisionCount)
 	if err != nil {

@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/proa-dev/proa/internal/api/index"
@@ -54,35 +53,13 @@ func New(in *client.Informers, log *slog.Logger) *Controller {
 			c.queue.AddObject(now)
 		}
 	})
-	c.setsIn.OnChange(c.setChanged)
+	c.setsIn.OnChange(owned.Changed[*appsv1.Deployment, *appsv1.ReplicaSet](c.queue, gvk.Kind, c.in, func(d *appsv1.Deployment) *metav1.LabelSelector { return d.Spec.Selector }))
 	c.podsIn.OnChange(func(old, now *corev1.Pod) {
 		if now == nil {
 			c.podGone(old)
 		}
 	})
 	return c
-}
-
-func (c *Controller) setChanged(old, now *appsv1.ReplicaSet) {
-	for _, rs := range []*appsv1.ReplicaSet{old, now} {
-		if rs == nil {
-			continue
-		}
-		if ref := metav1.GetControllerOfNoCopy(rs); ref != nil {
-			if ref.Kind == "Deployment" {
-				c.queue.Add(client.Key(rs.Namespace, ref.Name))
-			}
-			continue
-		}
-		if rs != now || rs.DeletionTimestamp != nil {
-			continue
-		}
-		for _, d := range c.in.List(rs.Namespace, nil) {
-			if sel, err := metav1.LabelSelectorAsSelector(d.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(rs.Labels)) {
-				c.queue.AddObject(d)
-			}
-		}
-	}
 }
 
 // podGone wakes a Deployment that waits for its old pods to be gone.
@@ -117,8 +94,8 @@ func (c *Controller) reconcile(ctx context.Context, key string) (time.Duration, 
 	if err != nil {
 		return 0, err
 	}
-	sel, err := metav1.LabelSelectorAsSelector(d.Spec.Selector)
-	if err != nil || sel.Empty() {
+	sel, ok := owned.Selector(d.Spec.Selector)
+	if !ok {
 		c.record.Warning(event.Ref(c.deployments.Kind(), d), "SelectingAll", "This deployment is selecting all pods. A non-empty selector is required.")
 		return 0, nil
 	}

@@ -16,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/proa-dev/proa/internal/api/index"
@@ -70,28 +69,13 @@ func New(in *client.Informers, log *slog.Logger) *Controller {
 			c.queue.Add(stray + client.Key(p.Namespace, p.Name))
 		}
 	})
+	c.podsIn.OnChange(owned.Changed[*batchv1.Job, *corev1.Pod](c.queue, gvk.Kind, c.in, func(j *batchv1.Job) *metav1.LabelSelector { return j.Spec.Selector }))
 	c.podsIn.OnChange(c.podChanged)
 	return c
 }
 
-// podChanged wakes the job that owns a pod, and those that might adopt it.
-func (c *Controller) podChanged(old, now *corev1.Pod) {
-	for _, p := range []*corev1.Pod{old, now} {
-		if p == nil {
-			continue
-		}
-		if ref := metav1.GetControllerOfNoCopy(p); ref != nil {
-			if ref.Kind == gvk.Kind {
-				c.queue.Add(client.Key(p.Namespace, ref.Name))
-			}
-		} else if p == now && p.DeletionTimestamp == nil {
-			for _, j := range c.in.List(p.Namespace, nil) {
-				if sel, err := metav1.LabelSelectorAsSelector(j.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(p.Labels)) {
-					c.queue.AddObject(j)
-				}
-			}
-		}
-	}
+// podChanged lets go of a pod that is tracked for no job.
+func (c *Controller) podChanged(_, now *corev1.Pod) {
 	if now != nil && tracked(now) {
 		ref := metav1.GetControllerOfNoCopy(now)
 		if ref == nil || ref.Kind == gvk.Kind {
@@ -137,9 +121,9 @@ func (c *Controller) reconcile(ctx context.Context, key string) (time.Duration, 
 	if err != nil || external(j) || finishedJob(j) {
 		return 0, err
 	}
-	sel, err := metav1.LabelSelectorAsSelector(j.Spec.Selector)
-	if err != nil || sel.Empty() {
-		return 0, nil // validation keeps such jobs out
+	sel, ok := owned.Selector(j.Spec.Selector)
+	if !ok {
+		return 0, nil
 	}
 	pods, err := owned.Claim(ctx, c.pods, j, gvk, sel)
 	if err != nil {

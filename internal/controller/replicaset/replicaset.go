@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/proa-dev/proa/internal/api"
@@ -80,35 +79,8 @@ func newController[T api.Object](in *client.Informers, name, component string, l
 			c.queue.AddObject(now)
 		}
 	})
-	c.podsIn.OnChange(c.podChanged)
+	c.podsIn.OnChange(owned.Changed[T, *corev1.Pod](c.queue, sh.gvk.Kind, c.sets, func(set T) *metav1.LabelSelector { return sh.view(set).Spec.Selector }))
 	return c
-}
-
-// podChanged wakes the set that owns a pod, and those that might adopt it.
-func (c *Controller[T]) podChanged(old, now *corev1.Pod) {
-	for _, p := range []*corev1.Pod{old, now} {
-		if p == nil {
-			continue
-		}
-		if ref := metav1.GetControllerOfNoCopy(p); ref != nil {
-			if ref.Kind == c.gvk.Kind {
-				c.queue.Add(client.Key(p.Namespace, ref.Name))
-			}
-			continue
-		}
-		if p == now && p.DeletionTimestamp == nil {
-			for _, set := range c.sets.List(p.Namespace, nil) {
-				if sel, ok := selector(c.view(set)); ok && sel.Matches(labels.Set(p.Labels)) {
-					c.queue.AddObject(set)
-				}
-			}
-		}
-	}
-}
-
-func selector(rs *appsv1.ReplicaSet) (labels.Selector, bool) {
-	sel, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector)
-	return sel, err == nil && !sel.Empty() // validation keeps others out
 }
 
 // Run implements loop.Controller.
@@ -127,7 +99,7 @@ func (c *Controller[T]) reconcile(ctx context.Context, key string) (time.Duratio
 		return 0, err
 	}
 	rs := c.view(set)
-	sel, ok := selector(rs)
+	sel, ok := owned.Selector(rs.Spec.Selector)
 	if !ok {
 		return 0, nil
 	}

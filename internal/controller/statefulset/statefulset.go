@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -28,65 +29,55 @@ var gvk = appsv1.SchemeGroupVersion.WithKind("StatefulSet")
 
 // Controller of StatefulSets.
 type Controller struct {
-	queue   *loop.Queue
-	in      *client.Informer[*appsv1.StatefulSet]
-	podsIn  *client.Informer[*corev1.Pod]
-	revsIn  *client.Informer[*appsv1.ControllerRevision]
-	sets    client.Client[*appsv1.StatefulSet]
-	pods    client.Client[*corev1.Pod]
-	claims  client.Client[*corev1.PersistentVolumeClaim]
-	history history.Keeper
-	record  *event.Recorder
-	now     func() time.Time
+	queue    *loop.Queue
+	in       *client.Informer[*appsv1.StatefulSet]
+	podsIn   *client.Informer[*corev1.Pod]
+	claimsIn *client.Informer[*corev1.PersistentVolumeClaim]
+	revsIn   *client.Informer[*appsv1.ControllerRevision]
+	sets     client.Client[*appsv1.StatefulSet]
+	pods     client.Client[*corev1.Pod]
+	claims   client.Client[*corev1.PersistentVolumeClaim]
+	history  history.Keeper
+	record   *event.Recorder
+	now      func() time.Time
 }
 
 // New controller.
 func New(in *client.Informers, log *slog.Logger) *Controller {
 	c := &Controller{
-		queue:   loop.NewQueue("statefulset", log),
-		in:      client.Shared[*appsv1.StatefulSet](in, client.Scope{}),
-		podsIn:  client.Shared[*corev1.Pod](in, client.Scope{}),
-		revsIn:  client.Shared[*appsv1.ControllerRevision](in, client.Scope{}),
-		sets:    client.For[*appsv1.StatefulSet](in.Conn()),
-		pods:    client.For[*corev1.Pod](in.Conn()),
-		claims:  client.For[*corev1.PersistentVolumeClaim](in.Conn()),
-		history: history.Keeper{Revisions: client.For[*appsv1.ControllerRevision](in.Conn()), Owner: gvk, HashLabel: "controller.kubernetes.io/hash"},
-		record:  event.New(in.Conn(), "statefulset-controller", "", log),
-		now:     time.Now,
+		queue:    loop.NewQueue("statefulset", log),
+		in:       client.Shared[*appsv1.StatefulSet](in, client.Scope{}),
+		podsIn:   client.Shared[*corev1.Pod](in, client.Scope{}),
+		claimsIn: client.Shared[*corev1.PersistentVolumeClaim](in, client.Scope{}),
+		revsIn:   client.Shared[*appsv1.ControllerRevision](in, client.Scope{}),
+		sets:     client.For[*appsv1.StatefulSet](in.Conn()),
+		pods:     client.For[*corev1.Pod](in.Conn()),
+		claims:   client.For[*corev1.PersistentVolumeClaim](in.Conn()),
+		history:  history.Keeper{Revisions: client.For[*appsv1.ControllerRevision](in.Conn()), Owner: gvk, HashLabel: "controller.kubernetes.io/hash"},
+		record:   event.New(in.Conn(), "statefulset-controller", "", log),
+		now:      time.Now,
 	}
 	c.in.OnChange(func(_, now *appsv1.StatefulSet) {
 		if now != nil {
 			c.queue.AddObject(now)
 		}
 	})
-	c.podsIn.OnChange(c.podChanged)
-	c.revsIn.OnChange(func(old, now *appsv1.ControllerRevision) {
-		if now == nil {
-			if ref := metav1.GetControllerOfNoCopy(old); ref != nil && ref.Kind == gvk.Kind {
-				c.queue.Add(client.Key(old.Namespace, ref.Name))
-			}
-		}
-	})
+	c.podsIn.OnChange(owned.Changed[*appsv1.StatefulSet, *corev1.Pod](c.queue, gvk.Kind, c.in, func(set *appsv1.StatefulSet) *metav1.LabelSelector { return set.Spec.Selector }))
+	c.revsIn.OnChange(owned.Gone[*appsv1.ControllerRevision](c.queue, gvk.Kind))
+	c.claimsIn.OnChange(c.claimGone)
 	return c
 }
 
-// podChanged wakes the set that owns a pod, and those that might adopt it.
-func (c *Controller) podChanged(old, now *corev1.Pod) {
-	for _, p := range []*corev1.Pod{old, now} {
-		if p == nil {
-			continue
-		}
-		if ref := metav1.GetControllerOfNoCopy(p); ref != nil {
-			if ref.Kind == gvk.Kind {
-				c.queue.Add(client.Key(p.Namespace, ref.Name))
-			}
-			continue
-		}
-		if p == now && p.DeletionTimestamp == nil {
-			for _, set := range c.in.List(p.Namespace, nil) {
-				if sel, err := metav1.LabelSelectorAsSelector(set.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(p.Labels)) {
-					c.queue.AddObject(set)
-				}
+// claimGone wakes the set that a claim was for by its name: it waits with a pod until a
+// claim that is being deleted is gone, and makes another.
+func (c *Controller) claimGone(old, now *corev1.PersistentVolumeClaim) {
+	if now != nil {
+		return
+	}
+	for _, set := range c.in.List(old.Namespace, nil) {
+		for i := range set.Spec.VolumeClaimTemplates {
+			if strings.HasPrefix(old.Name, set.Spec.VolumeClaimTemplates[i].Name+"-"+set.Name+"-") {
+				c.queue.AddObject(set)
 			}
 		}
 	}
@@ -95,7 +86,7 @@ func (c *Controller) podChanged(old, now *corev1.Pod) {
 // Run implements loop.Controller.
 func (c *Controller) Run(ctx context.Context) error {
 	go c.record.Run(ctx)
-	return c.queue.Run(ctx, 4, c.reconcile, c.in.Synced(), c.podsIn.Synced(), c.revsIn.Synced())
+	return c.queue.Run(ctx, 4, c.reconcile, c.in.Synced(), c.podsIn.Synced(), c.claimsIn.Synced(), c.revsIn.Synced())
 }
 
 func (c *Controller) reconcile(ctx context.Context, key string) (time.Duration, error) {
@@ -107,9 +98,9 @@ func (c *Controller) reconcile(ctx context.Context, key string) (time.Duration, 
 	if err != nil {
 		return 0, err
 	}
-	sel, err := metav1.LabelSelectorAsSelector(set.Spec.Selector)
-	if err != nil || sel.Empty() {
-		return 0, nil // validation keeps such sets out
+	sel, ok := owned.Selector(set.Spec.Selector)
+	if !ok {
+		return 0, nil
 	}
 	revs, err := c.history.Sync(ctx, set, sel, &set.Spec.Template, set.Status.CollisionCount)
 	if err != nil {

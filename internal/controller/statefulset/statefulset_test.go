@@ -82,4 +82,15 @@ func TestConverges(t *testing.T) {
 		}
 		return owner(0) == "StatefulSet" && owner(1) == "Pod" && owner(2) == "Pod"
 	})
+	controllertest.Change(c, "default", "data-a-1", "", func(claim *corev1.PersistentVolumeClaim) { claim.Finalizers = []string{"example.com/held"} })
+	controllertest.Delete[*corev1.PersistentVolumeClaim](c, "default", "data-a-1", metav1.DeleteOptions{})
+	change(func(s *appsv1.StatefulSet) { s.Spec.Replicas = ptr.To[int32](2) })
+	c.Settles("the second pod waits for its claim to be gone", func() bool { return len(controllertest.List[*corev1.Pod](c)) == 1 })
+	controllertest.Change(c, "default", "data-a-1", "", func(claim *corev1.PersistentVolumeClaim) { claim.Finalizers = nil })
+	c.Settles("two pods", images("one", "one"))
+	controllertest.Change(c, "default", "a", "status", func(s *appsv1.StatefulSet) { s.Status = appsv1.StatefulSetStatus{Replicas: 7, ReadyReplicas: 7} })
+	c.Settles("two pods, whatever somebody says", func() bool {
+		st := controllertest.Get[*appsv1.StatefulSet](c, "default", "a").Status
+		return images("one", "one")() && st.Replicas == 2 && st.ReadyReplicas == 2 && st.CurrentRevision == st.UpdateRevision && st.CurrentRevision != ""
+	})
 }
