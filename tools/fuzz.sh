@@ -11,6 +11,6 @@ while IFS=: read -r file _ func; do
     [ $# = 0 ] || [[ " $* " == *" $name "* ]] || continue
     dir=./$(dirname "$file")
     echo "· $name of $dir, $time"
-    "${GO:-go}" test -run '^$' -fuzz "^$name\$" -fuzztime "$time" ${FUZZFLAGS:-} "$dir" 2>&1 | tail -n 12 || code=1
+    "${GO:-go}" test -run '^$' -fuzz "^$name\$" -fuzztime "$time" -fuzzminimizetime 2s ${FUZZFLAGS:-} "$dir" 2>&1 | tail -n 12 || code=1
 done < <(grep -rn '^func Fuzz' --include='*_test.go' internal cmd test)
 exit $code
