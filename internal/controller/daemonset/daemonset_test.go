@@ -49,7 +49,11 @@ func TestConverges(t *testing.T) {
 		}
 	}
 	change := func(f func(*appsv1.DaemonSet)) { controllertest.Change(c, "default", "a", "", f) }
-	c.Until("four", reached(4, "one"))
+	c.Settles("four", reached(4, "one"))
+	controllertest.Change(c, "default", "a", "status", func(d *appsv1.DaemonSet) {
+		d.Status = appsv1.DaemonSetStatus{DesiredNumberScheduled: 9, ObservedGeneration: d.Generation}
+	})
+	c.Settles("four, whatever somebody says", reached(4, "one"))
 	change(func(d *appsv1.DaemonSet) { d.Spec.Template.Spec.Containers[0].Image = "two" })
 	c.Until("four new", reached(4, "two"))
 	change(func(d *appsv1.DaemonSet) {
@@ -63,7 +67,7 @@ func TestConverges(t *testing.T) {
 	c.Until("three", reached(3, "one"))
 	p := controllertest.List[*corev1.Pod](c)[0]
 	controllertest.Change(c, "default", p.Name, "status", func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed })
-	c.Until("a failed one is replaced", func() bool {
+	c.Settles("a failed one is replaced", func() bool {
 		return controllertest.Get[*corev1.Pod](c, "default", p.Name) == nil && reached(3, "one")()
 	})
 }
