@@ -97,10 +97,8 @@ func List(w io.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMeta, bodie
 	case YAML:
 		return listYAML(w, gvk, meta, bodies)
 	}
-	out := listBuffers.Get().(*bufio.Writer)
-	defer listBuffers.Put(out)
-	out.Reset(w)
-	defer out.Reset(nil)
+	out := Buffer(w)
+	defer Done(out)
 	if err := listJSON(out, gvk, meta, bodies); err != nil {
 		return err
 	}
@@ -112,6 +110,19 @@ func List(w io.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMeta, bodie
 // become a TLS record with a write of its own: the rest is a whole number of records,
 // 16 kB each, and many.
 var listBuffers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 4<<10-9+15*16<<10) }}
+
+// Buffer is a large buffer to write an answer of many objects through; Done gives it back.
+func Buffer(w io.Writer) *bufio.Writer {
+	out := listBuffers.Get().(*bufio.Writer)
+	out.Reset(w)
+	return out
+}
+
+// Done with a Buffer: what was not flushed is lost.
+func Done(out *bufio.Writer) {
+	out.Reset(nil)
+	listBuffers.Put(out)
+}
 
 func listJSON(out *bufio.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMeta, bodies iter.Seq2[Text, error]) error {
 	head, err := json.Marshal(struct {
@@ -152,10 +163,8 @@ func listProtobuf(w io.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMet
 		}
 		size += lengthField(body.Len())
 	}
-	out := listBuffers.Get().(*bufio.Writer)
-	defer listBuffers.Put(out)
-	out.Reset(w)
-	defer out.Reset(nil)
+	out := Buffer(w)
+	defer Done(out)
 	scratch := appendEnvelopeHead(nil, gvk, size)
 	scratch = append(appendLength(scratch, 1, len(head)), head...)
 	out.Write(scratch)

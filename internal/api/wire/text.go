@@ -3,6 +3,10 @@ package wire
 import (
 	"bufio"
 	"bytes"
+
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/proa-dev/proa/internal/api"
 )
 
 // Text is an encoded body in pieces: what the object has for itself, and what it has
@@ -64,6 +68,21 @@ func (t Text) write(out *bufio.Writer) error {
 // the bracket behind it: "metadata":{…}}. Meta must not be 0.
 func (t Text) AppendMetadata(dst []byte) []byte {
 	return append(t.append(dst, len("{"), t.Meta), '}')
+}
+
+// Managed are the bytes of an object's managed fields, of which many objects have the
+// same: what its text may be cut by.
+func Managed(obj api.Object) (all [][]byte) {
+	if _, custom := obj.(runtime.Unstructured); custom {
+		return nil
+	}
+	fields := obj.GetManagedFields()
+	for i := range fields {
+		if f := fields[i].FieldsV1; f != nil {
+			all = append(all, f.GetRawBytes())
+		}
+	}
+	return all
 }
 
 // worthSharing is how long a piece is for which a text is cut.

@@ -2,8 +2,10 @@
 package table
 
 import (
+	"bufio"
 	"encoding/json"
 	"io"
+	"strconv"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -63,6 +65,11 @@ func Write(w io.Writer, o Options, meta metav1.ListMeta, items []*cache.Item) er
 		return err
 	}
 	buf := append(head[:len(head)-1], `,"rows":[`...)
+	var out *bufio.Writer
+	if len(items) > fewRows {
+		out = wire.Buffer(w)
+		defer wire.Done(out)
+	}
 	for i, item := range items {
 		if i > 0 {
 			buf = append(buf, ',')
@@ -70,16 +77,24 @@ func Write(w io.Writer, o Options, meta metav1.ListMeta, items []*cache.Item) er
 		if buf, err = o.row(buf, item); err != nil {
 			return err
 		}
-		if len(buf) > 32<<10 {
-			if _, err := w.Write(buf); err != nil {
+		if out != nil {
+			if _, err := out.Write(buf); err != nil {
 				return err
 			}
 			buf = buf[:0]
 		}
 	}
-	_, err = w.Write(append(buf, "]}\n"...))
-	return err
+	buf = append(buf, "]}\n"...)
+	if out == nil {
+		_, err := w.Write(buf)
+		return err
+	}
+	out.Write(buf) // an error of the writer stays with it
+	return out.Flush()
 }
+
+// fewRows are put together before they are written.
+const fewRows = 20
 
 func (o Options) columns() []metav1.TableColumnDefinition {
 	if o.NoColumns {
@@ -89,19 +104,23 @@ func (o Options) columns() []metav1.TableColumnDefinition {
 }
 
 func (o Options) row(buf []byte, item *cache.Item) ([]byte, error) {
+	var err error
 	obj := item.Object
 	if o.Shaped != nil {
-		var err error
 		if obj, err = o.Shaped(item); err != nil {
 			return nil, err
 		}
 	}
-	c, err := json.Marshal(cells(o.Kind, obj))
-	if err != nil {
-		return nil, err
+	buf = append(buf, `{"cells":[`...)
+	for i, c := range cells(o.Kind, obj) {
+		if i > 0 {
+			buf = append(buf, ',')
+		}
+		if buf, err = appendCell(buf, c); err != nil {
+			return nil, err
+		}
 	}
-	buf = append(append(buf, `{"cells":`...), c...)
-	buf = append(buf, `,"object":`...)
+	buf = append(buf, `],"object":`...)
 	switch o.Include {
 	case metav1.IncludeNone:
 		buf = append(buf, "null"...)
@@ -117,6 +136,38 @@ func (o Options) row(buf []byte, item *cache.Item) ([]byte, error) {
 		}
 	}
 	return append(buf, '}'), nil
+}
+
+// appendCell appends a cell as encoding/json does.
+func appendCell(buf []byte, cell any) ([]byte, error) {
+	switch c := cell.(type) {
+	case nil:
+		return append(buf, "null"...), nil
+	case string:
+		if plain(c) {
+			return append(append(append(buf, '"'), c...), '"'), nil
+		}
+	case int:
+		return strconv.AppendInt(buf, int64(c), 10), nil
+	case int32:
+		return strconv.AppendInt(buf, int64(c), 10), nil
+	case int64:
+		return strconv.AppendInt(buf, c, 10), nil
+	case bool:
+		return strconv.AppendBool(buf, c), nil
+	}
+	b, err := json.Marshal(cell)
+	return append(buf, b...), err
+}
+
+// plain says that a text stands in JSON as it is.
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			return false
+		}
+	}
+	return true
 }
 
 func trim(doc []byte) []byte {
@@ -137,12 +188,15 @@ func appendMetadata(dst []byte, item *cache.Item) ([]byte, error) {
 		b, err := json.Marshal(struct {
 			Metadata any `json:"metadata"`
 		}{metadataOf(item.Object)})
-		return wire.Plain(b), err
+		return wire.Cut(b, wire.Managed(item.Object)), err
 	})
 	if err != nil {
 		return dst, err
 	}
-	return append(dst, e.Bytes[1:]...), nil
+	if e.Meta == 0 { // a custom resource without any
+		return append(dst, e.Bytes[1:]...), nil
+	}
+	return e.AppendMetadata(dst), nil
 }
 
 // AppendPartial appends an object's PartialObjectMetadata in JSON of a version of

@@ -3,7 +3,6 @@ package verbs
 import (
 	"errors"
 
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/proa-dev/proa/internal/api"
@@ -30,23 +29,8 @@ func Body(item *cache.Item, k api.Served, m wire.Media) (wire.Text, error) {
 		if err != nil {
 			return wire.Text{}, err
 		}
-		return wire.Cut(body, managed(item.Object)), nil
+		return wire.Cut(body, wire.Managed(item.Object)), nil
 	})
-}
-
-// managed are the bytes of an object's managed fields, of which many objects have
-// the same.
-func managed(obj api.Object) (all [][]byte) {
-	if _, custom := obj.(runtime.Unstructured); custom {
-		return nil
-	}
-	fields := obj.GetManagedFields()
-	for i := range fields {
-		if f := fields[i].FieldsV1; f != nil {
-			all = append(all, f.GetRawBytes())
-		}
-	}
-	return all
 }
 
 // inVersion is the key under which something that differs from version to version

@@ -47,6 +47,7 @@ func (v *Verbs) List(ctx context.Context, r *Request, o ListOptions) (*List, err
 	if err != nil {
 		return nil, err
 	}
+	o.Selector = o.forMany()
 	list := &List{Revision: state.revision}
 	k := r.Kind.Kind
 	scope := o.scope(r.Kind, r.Namespace, r.Name)

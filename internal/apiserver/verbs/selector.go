@@ -8,6 +8,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
 
 	"github.com/proa-dev/proa/internal/api"
 	"github.com/proa-dev/proa/internal/api/index"
@@ -21,6 +22,8 @@ type Selector struct {
 	Fields fields.Selector // nil = all
 	Index  string          // "" = all; else one of Kind.Indexes …
 	Value  string          // … in which an object has to have this value
+
+	equal []label // all that Labels says, nil = it says more than this could
 }
 
 // Everything says that the selector picks all objects.
@@ -89,9 +92,44 @@ func (s Selector) Matches(k api.Served, item *cache.Item) (bool, error) {
 	return s.Fields.Matches(set.(fields.Set)), nil
 }
 
+// forMany is the same selector for those who ask about many objects: labels that have
+// to have one value are looked up, not interpreted.
+func (s Selector) forMany() Selector {
+	if s.Labels == nil {
+		return s
+	}
+	requirements, _ := s.Labels.Requirements()
+	s.equal = s.equal[:0:0]
+	for _, r := range requirements {
+		op, values := r.Operator(), r.ValuesUnsorted()
+		if len(values) != 1 || op != selection.Equals && op != selection.DoubleEquals && op != selection.In {
+			s.equal = nil
+			return s
+		}
+		s.equal = append(s.equal, label{r.Key(), values[0]})
+	}
+	return s
+}
+
+// label that an object has to have.
+type label struct{ key, value string }
+
+func (s Selector) matchesLabels(item *cache.Item) bool {
+	has := item.Object.GetLabels()
+	if s.equal == nil {
+		return s.Labels.Matches(labels.Set(has))
+	}
+	for _, l := range s.equal {
+		if v, ok := has[l.key]; !ok || v != l.value {
+			return false
+		}
+	}
+	return true
+}
+
 // matchesMeta is Matches as far as it can be told in any version.
 func (s Selector) matchesMeta(k *api.Kind, item *cache.Item) bool {
-	if s.Labels != nil && !s.Labels.Empty() && !s.Labels.Matches(labels.Set(item.Object.GetLabels())) {
+	if s.Labels != nil && !s.Labels.Empty() && !s.matchesLabels(item) {
 		return false
 	}
 	if s.Index != "" && !slices.Contains(k.Indexes[s.Index](item.Object), s.Value) {

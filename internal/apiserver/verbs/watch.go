@@ -48,7 +48,7 @@ func (v *Verbs) Watch(ctx context.Context, r *Request, o WatchOptions) (*Watch, 
 	if err := unreadable(set.Unreadable(r.Namespace)); err != nil {
 		return nil, err
 	}
-	w := &Watch{kind: r.Kind, sel: o.Selector, all: o.Everything(), first: true}
+	w := &Watch{kind: r.Kind, sel: o.forMany(), all: o.Everything(), first: true}
 	scope := o.scope(r.Kind, r.Namespace, r.Name)
 	var rv int64
 	var err error
