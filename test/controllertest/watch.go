@@ -73,7 +73,7 @@ func (e *events) Next(ctx context.Context) ([]client.Event, error) {
 	case what == 1: // told twice
 		e.next = e.tell(batch)
 		for _, x := range slices.Clone(e.next) {
-			if x.New != nil {
+			if x.New != nil && e.told[key(x.New)] == x.New {
 				e.next = append(e.next, client.Event{Old: x.New, New: x.New})
 			}
 		}
