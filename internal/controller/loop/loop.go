@@ -38,7 +38,8 @@ type Queue struct {
 	log  *slog.Logger
 }
 
-// NewQueue for a controller of this name. Failures of one key are retried after
+// NewQueue for a controller of this name. At the level debug it logs what it looks at.
+// Failures of one key are retried after
 // 5 ms, doubling up to 1000 s, and all together not more than 50 a second.
 func NewQueue(name string, log *slog.Logger) *Queue {
 	limiter := workqueue.NewTypedMaxOfRateLimiter(
@@ -89,6 +90,9 @@ func (q *Queue) next(ctx context.Context, reconcile Reconcile) bool {
 	}
 	defer q.q.Done(key)
 	again, err := reconcile(ctx, key)
+	if q.log.Enabled(ctx, slog.LevelDebug) {
+		q.log.Debug("looked", "key", key, "again", again, "err", err)
+	}
 	switch {
 	case ctx.Err() != nil:
 		return false
