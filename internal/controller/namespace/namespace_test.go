@@ -45,16 +45,16 @@ func TestConverges(t *testing.T) {
 func TestConditions(t *testing.T) {
 	now := time.Unix(1000, 0)
 	for what, c := range map[string]struct {
-		left leftover
+		left *leftover
 		want []corev1.NamespaceConditionType // that are true
 	}{
-		"nothing left":    {leftover{}, nil},
-		"objects left":    {leftover{remaining: []string{"pods. has 1 resource instances"}}, []corev1.NamespaceConditionType{corev1.NamespaceContentRemaining}},
-		"one is held":     {leftover{remaining: []string{"x"}, finalizers: map[string]int{"f": 1}}, []corev1.NamespaceConditionType{corev1.NamespaceContentRemaining, corev1.NamespaceFinalizersRemaining}},
-		"deletion failed": {leftover{failed: []string{"no"}}, []corev1.NamespaceConditionType{corev1.NamespaceDeletionContentFailure}},
+		"nothing left":    {&leftover{}, nil},
+		"objects left":    {&leftover{remaining: []string{"pods. has 1 resource instances"}}, []corev1.NamespaceConditionType{corev1.NamespaceContentRemaining}},
+		"one is held":     {&leftover{remaining: []string{"x"}, finalizers: map[string]int{"f": 1}}, []corev1.NamespaceConditionType{corev1.NamespaceContentRemaining, corev1.NamespaceFinalizersRemaining}},
+		"deletion failed": {&leftover{failed: []string{"no"}}, []corev1.NamespaceConditionType{corev1.NamespaceDeletionContentFailure}},
 	} {
 		ns := &corev1.Namespace{}
-		ns.Status.Conditions = conditions(ns, &c.left, now)
+		ns.Status.Conditions = conditions(ns, c.left, now)
 		var got []corev1.NamespaceConditionType
 		for _, x := range ns.Status.Conditions {
 			if x.Status == corev1.ConditionTrue {
@@ -64,7 +64,7 @@ func TestConditions(t *testing.T) {
 		if len(ns.Status.Conditions) != 5 || !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v", what, ns.Status.Conditions)
 		}
-		if again := conditions(ns, &c.left, now.Add(time.Hour)); again != nil {
+		if again := conditions(ns, c.left, now.Add(time.Hour)); again != nil {
 			t.Errorf("%s: the same is written again: %v", what, again)
 		}
 	}
