@@ -106,6 +106,9 @@ func (k *encodings) most() int64 { return max(k.least, k.objects.Load()) }
 func (k *encodings) admit(b *body, size int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if b.form.Load() == nil { // it was dropped meanwhile
+		return
+	}
 	k.used += size - b.size
 	b.size = size
 	k.ring.push(b)

@@ -99,3 +99,17 @@ func BenchmarkGlue(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkCut is what it costs to keep a pod's JSON without its managed fields.
+func BenchmarkCut(b *testing.B) {
+	_, body, shared := managedPod()
+	for _, m := range []Media{JSON, Protobuf} {
+		text := body(m)
+		b.Run(m.ContentType(), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				Cut(text, shared)
+			}
+		})
+	}
+}

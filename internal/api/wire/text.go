@@ -93,33 +93,30 @@ const worthSharing = 256
 // form are left in it. body is not used any more.
 func Cut(body []byte, shared [][]byte) Text {
 	meta := metadataEnd(body)
-	cut := func(yield func(at int, piece []byte)) {
-		at := 0
-		for _, piece := range shared {
-			if len(piece) < worthSharing {
-				continue
-			}
-			if i := bytes.Index(body[at:], piece); i > 0 {
-				at += i
-				yield(at, piece)
-				at += len(piece)
-			}
+	var few [8]Piece
+	found := few[:0] // At in body
+	at, size := 0, len(body)
+	for _, piece := range shared {
+		if len(piece) < worthSharing {
+			continue
+		}
+		if i := bytes.Index(body[at:], piece); i > 0 {
+			found = append(found, Piece{at + i, piece})
+			at, size = at+i+len(piece), size-len(piece)
 		}
 	}
-	pieces, size := 0, len(body)
-	cut(func(_ int, piece []byte) { pieces, size = pieces+1, size-len(piece) })
-	if pieces == 0 {
+	if len(found) == 0 {
 		return Text{Bytes: body, Meta: meta}
 	}
-	t := Text{Bytes: make([]byte, 0, size), Shared: make([]Piece, 0, pieces), Meta: meta}
+	t := Text{Bytes: make([]byte, 0, size), Shared: make([]Piece, len(found)), Meta: meta}
 	last := 0
-	cut(func(at int, piece []byte) {
-		t.Bytes = append(t.Bytes, body[last:at]...)
-		t.Shared = append(t.Shared, Piece{len(t.Bytes), piece})
-		if last = at + len(piece); last <= meta {
-			t.Meta -= len(piece)
+	for i, p := range found {
+		t.Bytes = append(t.Bytes, body[last:p.At]...)
+		t.Shared[i] = Piece{len(t.Bytes), p.Bytes}
+		if last = p.At + len(p.Bytes); last <= meta {
+			t.Meta -= len(p.Bytes)
 		}
-	})
+	}
 	t.Bytes = append(t.Bytes, body[last:]...)
 	return t
 }
