@@ -1,6 +1,10 @@
 package cli
 
 import (
+	"os"
+	"os/signal"
+	"syscall"
+
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
@@ -12,8 +16,11 @@ import (
 // kubernetesVersion that Proa is to its clients.
 const kubernetesVersion = "v1.36.3"
 
-// kubectl is upstream's, as a library. It prints its own errors.
+// kubectl is upstream's, as a library. It prints its own errors, and signals end it
+// or are caught by the command itself: what proa's own commands end by, a context,
+// would leave a proxy or a watch running.
 func (a *app) kubectl(args []string) int {
+	signal.Reset(os.Interrupt, syscall.SIGTERM)
 	c := cmd.NewDefaultKubectlCommandWithArgs(cmd.KubectlOptions{
 		PluginHandler: cmd.NewDefaultPluginHandler(plugin.ValidPluginFilenamePrefixes),
 		Arguments:     args,
