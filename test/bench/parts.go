@@ -25,6 +25,7 @@ func parts() []part {
 		{"api", control, (*bench).api},
 		{"sched", all, (*bench).sched},
 		{"curve", nil, (*bench).curve},
+		{"idle", all, (*bench).idleDeployments},
 		{"micro", nil, (*bench).micro},
 	}
 }
