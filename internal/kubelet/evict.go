@@ -19,9 +19,8 @@ import (
 // Thresholds of hard eviction, as upstream has them.
 const (
 	memoryAvailable = 100 << 20 // bytes
-	diskPercent     = 10        // of the kubelet's file system
+	diskPercent     = 10        // of the kubelet's file system; see image.FsInfo.Short
 	imagePercent    = 15        // of the images' file system
-	inodePercent    = 5
 	pressureLasts   = 5 * time.Minute // after it was last seen
 )
 
@@ -55,26 +54,28 @@ func (k *kubelet) relieve(ctx context.Context) {
 		k.evict(ctx, v1.ResourceMemory, fmt.Sprintf("The node was low on resource: memory. Threshold quantity: 100Mi, available: %dKi. ", free>>10))
 		return
 	}
-	full := func(fs image.FsInfo, err error, percent uint64) bool {
-		return err == nil && fs.Capacity > 0 && (fs.Available*100 < fs.Capacity*percent || fs.Inodes > 0 && fs.InodesFree*100 < fs.Inodes*inodePercent)
-	}
-	root, err := image.Stat(k.RootDir)
-	low := full(root, err, diskPercent)
-	images, err := k.images.FsInfo(ctx)
-	low = full(images, err, imagePercent) || low
-	if !low {
+	if _, low := k.shortOfDisk(ctx); !low {
 		return
 	}
 	if err := k.images.Collect(ctx, true); err != nil {
 		k.log.Warn("images not removed", "err", err)
 	}
-	root, err = image.Stat(k.RootDir)
-	low = full(root, err, diskPercent)
-	images, err = k.images.FsInfo(ctx)
-	if low = full(images, err, imagePercent) || low; low {
+	if why, low := k.shortOfDisk(ctx); low {
 		k.pressure.seen(false, true)
-		k.evict(ctx, v1.ResourceEphemeralStorage, fmt.Sprintf("The node was low on resource: ephemeral-storage. Threshold quantity: %d%%, available: %dKi. ", diskPercent, root.Available>>10))
+		k.evict(ctx, v1.ResourceEphemeralStorage, "The node was low on resource: ephemeral-storage. "+why+". ")
 	}
+}
+
+func (k *kubelet) shortOfDisk(ctx context.Context) (why string, short bool) {
+	if root, err := image.Stat(k.RootDir); err == nil {
+		if why, short = root.Short(diskPercent); short {
+			return why, true
+		}
+	}
+	if images, err := k.images.FsInfo(ctx); err == nil {
+		why, short = images.Short(imagePercent)
+	}
+	return why, short
 }
 
 // evict the pod that suffering least would be felt by: over its request before

@@ -12,9 +12,13 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
+// Shares of a file system as upstream's kubelet has them. A share of a large disk
+// is far more than images and pods need: whoever has a terabyte and 100 GB of it
+// free is not short of space. So a share counts only while less than room is free.
 const (
 	highPercent = 85 // images go when the file system is this full …
 	lowPercent  = 80 // … until it is only this full
+	room        = 16 << 30
 	minAge      = 2 * time.Minute
 	maxShown    = 50
 )
@@ -70,6 +74,19 @@ func Stat(path string) (FsInfo, error) {
 	return i, nil
 }
 
+// Short says whether less than a share of the file system is free, in hundredths, and
+// less than 16 GiB; or less than 5 % of its inodes. It says how much there should be.
+func (i FsInfo) Short(percent uint64) (why string, short bool) {
+	want := min(i.Capacity/100*percent, room)
+	switch {
+	case i.Capacity > 0 && i.Available < want:
+		return fmt.Sprintf("Threshold quantity: %dKi, available: %dKi", want>>10, i.Available>>10), true
+	case i.Inodes > 0 && i.InodesFree*100 < i.Inodes*5:
+		return fmt.Sprintf("Threshold quantity: %d inodes, available: %d", i.Inodes/20, i.InodesFree), true
+	}
+	return "", false
+}
+
 // Collect removes unused images, the longest unused first, when their file
 // system is nearly full; all unused ones when told to.
 func (m *Manager) Collect(ctx context.Context, all bool) error {
@@ -78,8 +95,8 @@ func (m *Manager) Collect(ctx context.Context, all bool) error {
 		return err
 	}
 	goal := int64(0)
-	if fs.Percent >= highPercent {
-		goal = int64(fs.Capacity*(100-lowPercent)/100) - int64(fs.Available)
+	if _, short := fs.Short(100 - highPercent); short {
+		goal = int64(min(fs.Capacity/100*(100-lowPercent), room+room/4)) - int64(fs.Available)
 	}
 	if goal <= 0 && !all {
 		return nil

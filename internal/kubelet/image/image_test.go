@@ -40,3 +40,24 @@ func TestCredentials(t *testing.T) {
 		}
 	}
 }
+
+func TestShort(t *testing.T) {
+	const gib = 1 << 30
+	for name, c := range map[string]struct {
+		fs   FsInfo
+		want bool
+	}{
+		"half empty":                          {FsInfo{Capacity: 100 * gib, Available: 50 * gib, Inodes: 100, InodesFree: 50}, false},
+		"a small disk, nearly full":           {FsInfo{Capacity: 32 * gib, Available: 4 * gib}, true},
+		"a small disk with room":              {FsInfo{Capacity: 32 * gib, Available: 5 * gib}, false},
+		"a large disk with little of it free": {FsInfo{Capacity: 1000 * gib, Available: 20 * gib}, false},
+		"a large disk, nearly full":           {FsInfo{Capacity: 1000 * gib, Available: 15 * gib}, true},
+		"no inodes":                           {FsInfo{Capacity: 100 * gib, Available: 50 * gib, Inodes: 100, InodesFree: 4}, true},
+		"a file system without inodes":        {FsInfo{Capacity: 100 * gib, Available: 50 * gib}, false},
+		"nothing is known":                    {FsInfo{}, false},
+	} {
+		if why, got := c.fs.Short(15); got != c.want || got == (why == "") {
+			t.Errorf("%s: %v, %q", name, got, why)
+		}
+	}
+}
