@@ -11,7 +11,7 @@ import (
 
 // mappedMost is how many bytes are written before the pages of the file that were
 // mapped meanwhile are let go.
-const mappedMost = 16 << 20
+const mappedMost = 8 << 20
 
 // letGo of the file's pages. bbolt maps its file, and etcd has all of it mapped in
 // whenever it grows; what is written comes to lie in these pages, history included.
