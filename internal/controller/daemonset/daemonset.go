@@ -195,7 +195,9 @@ func (c *Controller) act(ctx context.Context, s *state, sel labels.Selector, dec
 		switch {
 		case err == nil:
 			c.record.Normal(about, "SuccessfulDelete", "Deleted pod: %s", pod.Name)
-		case !apierrors.IsNotFound(err) && !apierrors.IsConflict(err):
+		case apierrors.IsConflict(err):
+			return err // look again
+		case !apierrors.IsNotFound(err):
 			c.record.Warning(about, "FailedDelete", "Error deleting: %v", err)
 			return err
 		}

@@ -154,7 +154,7 @@ func (c *Controller) carryOut(ctx context.Context, d *appsv1.Deployment, p *plan
 	}
 	for _, rs := range p.remove {
 		err := c.sets.Delete(ctx, rs.Namespace, rs.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &rs.UID}})
-		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		if err != nil && !apierrors.IsNotFound(err) { // after a conflict it is looked at again
 			return err
 		}
 	}

@@ -177,7 +177,9 @@ func (c *Controller) carryOut(ctx context.Context, j *batchv1.Job, p plan) error
 		switch {
 		case err == nil:
 			c.record.Normal(about, "SuccessfulDelete", "Deleted pod: %s", pod.Name)
-		case !apierrors.IsNotFound(err) && !apierrors.IsConflict(err):
+		case apierrors.IsConflict(err):
+			return err // look again
+		case !apierrors.IsNotFound(err):
 			c.record.Warning(about, "FailedDelete", "Error deleting: %v", err)
 			return err
 		}

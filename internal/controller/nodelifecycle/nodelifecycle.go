@@ -314,7 +314,7 @@ func (c *Controller) evict(ctx context.Context, key string) (time.Duration, erro
 		return 0, err
 	}
 	err = c.pods.Delete(ctx, namespace, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &p.UID}})
-	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+	if err != nil && !apierrors.IsNotFound(err) { // after a conflict it is looked at again
 		return 0, err
 	}
 	return 0, nil

@@ -4,6 +4,7 @@
 package podgc
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -164,7 +165,9 @@ func (c *Controller) tooMany(ctx context.Context) error {
 		}
 	}
 	c.mu.Unlock()
-	slices.SortFunc(all, func(a, b *corev1.Pod) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
+	slices.SortFunc(all, func(a, b *corev1.Pod) int { // always the same, so that one that is gone already, and not known to be, is chosen again
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
 	for i := range max(0, len(all)-c.mostEnded) {
 		if err := c.remove(ctx, all[i], ""); err != nil {
 			return err
@@ -192,7 +195,7 @@ func (c *Controller) remove(ctx context.Context, p *corev1.Pod, why string) erro
 	err := c.write.Delete(ctx, p.Namespace, p.Name, metav1.DeleteOptions{
 		GracePeriodSeconds: ptr.To[int64](0), Preconditions: &metav1.Preconditions{UID: ptr.To[types.UID](p.UID)},
 	})
-	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+	if err != nil && !apierrors.IsNotFound(err) { // after a conflict it is looked at again
 		return fmt.Errorf("pod %s/%s is garbage, but cannot be deleted: %w", p.Namespace, p.Name, err)
 	}
 	return nil

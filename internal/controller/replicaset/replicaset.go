@@ -164,7 +164,9 @@ func (c *Controller[T]) carryOut(ctx context.Context, set T, rs *appsv1.ReplicaS
 		switch {
 		case err == nil:
 			c.record.Normal(about, "SuccessfulDelete", "Deleted pod: %s", pod.Name)
-		case !apierrors.IsNotFound(err) && !apierrors.IsConflict(err):
+		case apierrors.IsConflict(err):
+			return err // look again
+		case !apierrors.IsNotFound(err):
 			c.record.Warning(about, "FailedDelete", "Error deleting: %v", err)
 			return err
 		}

@@ -32,6 +32,7 @@ func TestConverges(t *testing.T) {
 	controllertest.Change(c, "default", serviceaccount.RootCAName, "", func(m *corev1.ConfigMap) { m.Data = map[string]string{"x": "y"} })
 	c.Settles("all have both again", all)
 	controllertest.Delete[*corev1.Namespace](c, "", "z", metav1.DeleteOptions{})
+	c.Settles("it is known to go", all)
 	controllertest.Delete[*corev1.ServiceAccount](c, "z", "default", metav1.DeleteOptions{})
 	c.Settles("one that goes gets nothing", func() bool { return all() && controllertest.Get[*corev1.ServiceAccount](c, "z", "default") == nil })
 }

@@ -229,7 +229,9 @@ func (c *Controller) carryOut(ctx context.Context, set *appsv1.StatefulSet, p pl
 		switch {
 		case err == nil:
 			c.record.Normal(about, "SuccessfulDelete", "delete Pod %s in StatefulSet %s successful", pod.Name, set.Name)
-		case !apierrors.IsNotFound(err) && !apierrors.IsConflict(err):
+		case apierrors.IsConflict(err):
+			return err // look again
+		case !apierrors.IsNotFound(err):
 			c.record.Warning(about, "FailedDelete", "delete Pod %s in StatefulSet %s failed error: %v", pod.Name, set.Name, err)
 			return err
 		}
