@@ -163,6 +163,12 @@ func TestBackOff(t *testing.T) {
 	}
 }
 
+// busyStart is a scene in which container a is still being started.
+func busyStart(s *State, hook bool) *State {
+	s.Busy["a"] = Busy{Kind: Start, Hook: hook}
+	return s
+}
+
 func TestStatus(t *testing.T) {
 	for name, c := range map[string]struct {
 		s     *State
@@ -171,11 +177,13 @@ func TestStatus(t *testing.T) {
 		ready v1.ConditionStatus
 		state string // of container a
 	}{
-		"nothing yet":      {s: scene(v1.RestartPolicyAlways, "a"), phase: v1.PodPending, ready: v1.ConditionFalse, state: "waiting ContainerCreating"},
-		"initializing":     {s: scene(v1.RestartPolicyAlways, "init1 a", running("init1")), phase: v1.PodPending, ready: v1.ConditionFalse, state: "waiting PodInitializing"},
-		"running":          {s: scene(v1.RestartPolicyAlways, "a", running("a")), phase: v1.PodRunning, ready: v1.ConditionTrue, state: "running"},
-		"one of two":       {s: scene(v1.RestartPolicyAlways, "a b", running("a")), phase: v1.PodPending, ready: v1.ConditionFalse, state: "running"},
-		"between restarts": {s: scene(v1.RestartPolicyAlways, "a", exited("a", 1)), phase: v1.PodRunning, ready: v1.ConditionFalse, state: "terminated Error"},
+		"nothing yet":                    {s: scene(v1.RestartPolicyAlways, "a"), phase: v1.PodPending, ready: v1.ConditionFalse, state: "waiting ContainerCreating"},
+		"initializing":                   {s: scene(v1.RestartPolicyAlways, "init1 a", running("init1")), phase: v1.PodPending, ready: v1.ConditionFalse, state: "waiting PodInitializing"},
+		"running":                        {s: scene(v1.RestartPolicyAlways, "a", running("a")), phase: v1.PodRunning, ready: v1.ConditionTrue, state: "running"},
+		"seen before its start returned": {s: busyStart(scene(v1.RestartPolicyAlways, "a", running("a")), false), phase: v1.PodRunning, ready: v1.ConditionTrue, state: "running"},
+		"with a hook that runs":          {s: busyStart(scene(v1.RestartPolicyAlways, "a", running("a")), true), phase: v1.PodRunning, ready: v1.ConditionFalse, state: "running"},
+		"one of two":                     {s: scene(v1.RestartPolicyAlways, "a b", running("a")), phase: v1.PodPending, ready: v1.ConditionFalse, state: "running"},
+		"between restarts":               {s: scene(v1.RestartPolicyAlways, "a", exited("a", 1)), phase: v1.PodRunning, ready: v1.ConditionFalse, state: "terminated Error"},
 		"held back": {s: scene(v1.RestartPolicyAlways, "a", exited("a", 1)), held: map[string]Waiting{"a": {Reason: "CrashLoopBackOff"}},
 			phase: v1.PodRunning, ready: v1.ConditionFalse, state: "waiting CrashLoopBackOff"},
 		"succeeded":   {s: scene(v1.RestartPolicyNever, "a", exited("a", 0)), phase: v1.PodSucceeded, ready: v1.ConditionFalse, state: "terminated Completed"},

@@ -206,7 +206,10 @@ func ready(s *State, st *v1.ContainerStatus, c *v1.Container, was *v1.ContainerS
 		st.Started = was.Started
 		return
 	}
-	started := probe.Started && s.Busy[c.Name].Kind != Start
+	// Only a postStart hook is waited for: without one a container that runs has
+	// started, whoever is told of it first.
+	busy := s.Busy[c.Name]
+	started := probe.Started && !(busy.Kind == Start && busy.Hook)
 	st.Started = &started
 	st.Ready = started && probe.Ready && (!init || Sidecar(c))
 }
