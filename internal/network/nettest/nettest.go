@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 
 // NS is a network namespace that lives as long as the test.
 type NS struct {
+	dialed atomic.Uint32 // connections over UDP
 	t      testing.TB
 	handle netns.NsHandle
 }
@@ -260,11 +262,20 @@ func (ns *NS) Ask(network, addr string) (string, error) {
 	return AskOn(c)
 }
 
-// Dial connects from within the namespace.
+// Dial connects from within the namespace. Over UDP each connection has a port that
+// none had before it: with one that is used again, the kernel would take the next
+// packet for one of the old connection, which goes where that went.
 func (ns *NS) Dial(network, addr string) (c net.Conn, err error) {
-	ns.Do(func() { c, err = net.DialTimeout(network, addr, time.Second) })
+	d := net.Dialer{Timeout: time.Second}
+	if strings.HasPrefix(network, "udp") {
+		d.LocalAddr = &net.UDPAddr{Port: firstPort + int(ns.dialed.Add(1))%ports}
+	}
+	ns.Do(func() { c, err = d.Dial(network, addr) })
 	return c, err
 }
+
+// The ports that Dial takes: below those that the kernel gives.
+const firstPort, ports = 10_000, 19_000
 
 // AskOn sends a byte, if c is UDP, and reads one answer.
 func AskOn(c net.Conn) (string, error) {
