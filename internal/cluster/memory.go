@@ -17,7 +17,7 @@ const settle = 10 * time.Second
 // garbage that may lie about, in percent of what is in use. Most of what is in use are
 // bytes that the collector need not look at, and parts that many objects share, so that
 // it is done in half the time that Go reckons with.
-const garbage = 40
+const garbage = 50
 
 // collectOften, unless whoever started this process knows better.
 func collectOften() {
