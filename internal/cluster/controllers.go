@@ -10,6 +10,7 @@ import (
 	"github.com/proa-dev/proa/internal/controller/deployment"
 	"github.com/proa-dev/proa/internal/controller/disruption"
 	"github.com/proa-dev/proa/internal/controller/endpoints"
+	"github.com/proa-dev/proa/internal/controller/expand"
 	"github.com/proa-dev/proa/internal/controller/flowcontrol"
 	"github.com/proa-dev/proa/internal/controller/gc"
 	"github.com/proa-dev/proa/internal/controller/job"
@@ -47,6 +48,7 @@ func (s *server) controllers(inf *client.Informers) []loop.Controller {
 		disruption.New(inf, log),
 		resourcequota.New(inf, log),
 		volume.New(inf, s.localVolumes(), log),
+		expand.New(inf, volume.Provisioner, log),
 		mirror.New(inf, log),
 		aggregation.New(inf, s.as("system:serviceaccount:kube-system:clusterrole-aggregation-controller"), log),
 		token.New(inf, token.Config{Sign: s.auth.ServiceAccounts.LegacyToken, RootCA: func() []byte { return s.certs.ca.PEM }}, log),

@@ -8,13 +8,13 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	volumehelpers "k8s.io/component-helpers/storage/volume"
 	"k8s.io/utils/ptr"
 )
 
 const (
 	bindCompleted  = "pv.kubernetes.io/bind-completed"
 	boundByUs      = "pv.kubernetes.io/bound-by-controller"
-	provisionedBy  = "pv.kubernetes.io/provisioned-by"
 	provisioner    = "volume.kubernetes.io/storage-provisioner"
 	provisionerOld = "volume.beta.kubernetes.io/storage-provisioner"
 	selectedNode   = "volume.kubernetes.io/selected-node"
@@ -127,7 +127,7 @@ func waits(s *storagev1.StorageClass) bool {
 func localVolume(c *corev1.PersistentVolumeClaim, s *storagev1.StorageClass, node, path string) *corev1.PersistentVolume {
 	return &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: volumeName(c), Annotations: map[string]string{provisionedBy: s.Provisioner, boundByUs: "yes"},
+			Name: volumeName(c), Annotations: map[string]string{volumehelpers.AnnDynamicallyProvisioned: s.Provisioner, boundByUs: "yes"},
 			Finalizers: []string{volumeFinalizer},
 		},
 		Spec: corev1.PersistentVolumeSpec{

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	volumehelpers "k8s.io/component-helpers/storage/volume"
 	"k8s.io/utils/ptr"
 
 	"github.com/proa-dev/proa/internal/client"
@@ -169,6 +170,8 @@ func (c *Controller) makeClass(ctx context.Context) error {
 		Provisioner:       Provisioner,
 		ReclaimPolicy:     ptr.To(corev1.PersistentVolumeReclaimDelete),
 		VolumeBindingMode: ptr.To(storagev1.VolumeBindingWaitForFirstConsumer),
+		// A folder has no size of its own: growing is to say so (package expand).
+		AllowVolumeExpansion: ptr.To(true),
 	})
 	if apierrors.IsAlreadyExists(err) {
 		return nil
@@ -219,7 +222,7 @@ func (c *Controller) volume(ctx context.Context, name string) error {
 // reclaim a released volume as its policy says. Those of other provisioners are
 // theirs to delete.
 func (c *Controller) reclaim(ctx context.Context, v *corev1.PersistentVolume) error {
-	if v.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete || v.Annotations[provisionedBy] != Provisioner || v.Spec.HostPath == nil || v.DeletionTimestamp != nil {
+	if v.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete || v.Annotations[volumehelpers.AnnDynamicallyProvisioned] != Provisioner || v.Spec.HostPath == nil || v.DeletionTimestamp != nil {
 		return nil
 	}
 	if err := c.Remove(nodeOf(v), v.Spec.HostPath.Path); err != nil {
