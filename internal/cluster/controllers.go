@@ -3,6 +3,7 @@ package cluster
 import (
 	"github.com/proa-dev/proa/internal/client"
 	"github.com/proa-dev/proa/internal/controller/aggregation"
+	"github.com/proa-dev/proa/internal/controller/attach"
 	"github.com/proa-dev/proa/internal/controller/attributesclass"
 	csr "github.com/proa-dev/proa/internal/controller/certificates"
 	"github.com/proa-dev/proa/internal/controller/cronjob"
@@ -49,6 +50,7 @@ func (s *server) controllers(inf *client.Informers) []loop.Controller {
 		resourcequota.New(inf, log),
 		volume.New(inf, s.localVolumes(), log),
 		expand.New(inf, volume.Provisioner, log),
+		attach.New(inf, log),
 		mirror.New(inf, log),
 		aggregation.New(inf, s.as("system:serviceaccount:kube-system:clusterrole-aggregation-controller"), log),
 		token.New(inf, token.Config{Sign: s.auth.ServiceAccounts.LegacyToken, RootCA: func() []byte { return s.certs.ca.PEM }}, log),

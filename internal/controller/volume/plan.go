@@ -169,12 +169,12 @@ func nodeOf(v *corev1.PersistentVolume) string {
 // inUse says whether a pod that has a node refers to a claim.
 func inUse(c *corev1.PersistentVolumeClaim, pods []*corev1.Pod) bool {
 	return slices.ContainsFunc(pods, func(p *corev1.Pod) bool {
-		return p.Spec.NodeName != "" && slices.Contains(claimsOf(p), c.Name)
+		return p.Spec.NodeName != "" && slices.Contains(ClaimsOf(p), c.Name)
 	})
 }
 
-// claimsOf a pod, by name, generic ephemeral ones too.
-func claimsOf(p *corev1.Pod) []string {
+// ClaimsOf a pod, by name, generic ephemeral ones too.
+func ClaimsOf(p *corev1.Pod) []string {
 	var names []string
 	for i := range p.Spec.Volumes {
 		switch v := &p.Spec.Volumes[i]; {

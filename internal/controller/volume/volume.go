@@ -118,7 +118,7 @@ func (c *Controller) wakePending() {
 // podChanged: claims that nobody uses any more may go; ephemeral ones are made.
 func (c *Controller) podChanged(old, now *corev1.Pod) {
 	if now == nil {
-		for _, name := range claimsOf(old) {
+		for _, name := range ClaimsOf(old) {
 			c.queue.Add("c/" + client.Key(old.Namespace, name))
 		}
 		return
