@@ -145,7 +145,7 @@ func (w *worker) operation(op pod.Op) func(context.Context) func(*worker) {
 		return func(ctx context.Context) func(*worker) { return k.update(ctx, p, op) }
 	case pod.Tidy:
 		return func(ctx context.Context) func(*worker) {
-			err := errors.Join(k.volumes.Unmount(p.UID), k.cgroups.Remove(p.UID))
+			err := errors.Join(k.volumes.Unmount(ctx, p.UID), k.cgroups.Remove(p.UID))
 			if err != nil {
 				pause(ctx, time.Second)
 			}
@@ -291,7 +291,7 @@ func (w *worker) purge(ctx context.Context) {
 			return
 		}
 	}
-	if err := k.volumes.Remove(w.ref.UID); err != nil {
+	if err := k.volumes.Remove(ctx, w.ref.UID); err != nil {
 		w.again("remove folder", err)
 		return
 	}

@@ -28,6 +28,7 @@ import (
 	"github.com/proa-dev/proa/internal/client/event"
 	"github.com/proa-dev/proa/internal/kubelet/cgroup"
 	"github.com/proa-dev/proa/internal/kubelet/container"
+	"github.com/proa-dev/proa/internal/kubelet/csi"
 	"github.com/proa-dev/proa/internal/kubelet/image"
 	"github.com/proa-dev/proa/internal/kubelet/node"
 	"github.com/proa-dev/proa/internal/kubelet/probe"
@@ -126,6 +127,7 @@ type kubelet struct {
 	events    *event.Recorder
 	images    *image.Manager
 	volumes   *volume.Manager
+	csi       *csi.Manager
 	probes    *probe.Manager
 	cgroups   *cgroup.Tree
 	sources   *source.Sources
@@ -138,6 +140,10 @@ type kubelet struct {
 	workers map[types.UID]*worker
 	ledger  ledger
 	self    *v1.Node // as the API server last showed it
+	// selfChanged is closed when self is another, nil = nobody waits for that.
+	selfChanged chan struct{}
+
+	due chan struct{} // the node's status is to be written
 
 	buried buried
 
@@ -156,7 +162,7 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer rt.Close()
-	k := &kubelet{Config: c, log: c.Log, rt: rt, workers: map[types.UID]*worker{}, ledger: ledger{map[types.UID]promise{}}, pods: client.For[*v1.Pod](c.Conn)}
+	k := &kubelet{Config: c, log: c.Log, rt: rt, due: make(chan struct{}, 1), workers: map[types.UID]*worker{}, ledger: ledger{map[types.UID]promise{}}, pods: client.For[*v1.Pod](c.Conn)}
 	g, ctx := errgroup.WithContext(ctx)
 	k.ctx = ctx
 	if err := k.build(ctx); err != nil {
@@ -167,6 +173,7 @@ func Run(ctx context.Context, c Config) error {
 	k.bound = client.Shared[*v1.Pod](informers, client.Scope{Index: "spec.nodeName", Value: c.Name})
 	k.sources = source.New(ctx, c.Conn, services, k.sourceChanged)
 	k.volumes.Sources = k.sources
+	k.drivers(ctx)
 	if err := k.adopt(ctx); err != nil {
 		return err
 	}
@@ -188,6 +195,7 @@ func Run(ctx context.Context, c Config) error {
 	})
 	g.Go(func() error { return k.housekeeping(ctx) })
 	g.Go(func() error { return k.runNode(ctx) })
+	g.Go(func() error { return k.plugins(ctx) })
 	g.Go(func() error { return k.serve(ctx) })
 	if c.Manifests != "" {
 		g.Go(func() error { return k.staticPods(ctx) })

@@ -54,6 +54,10 @@ func (k *kubelet) setSelf(n *v1.Node) {
 	defer k.mu.Unlock()
 	if k.self == nil || k.self.UID != n.UID || later(n.ResourceVersion, k.self.ResourceVersion) {
 		k.self = n
+		if k.selfChanged != nil {
+			close(k.selfChanged)
+			k.selfChanged = nil
+		}
 	}
 }
 
@@ -110,6 +114,7 @@ func (k *kubelet) runNode(ctx context.Context) error {
 		case <-tick.C:
 		case <-soon:
 		case <-deleted:
+		case <-k.due:
 		}
 	}
 }
@@ -158,6 +163,7 @@ func (k *kubelet) register(ctx context.Context, nodes client.Client[*v1.Node]) e
 			return err
 		}
 		k.setSelf(n)
+		go k.csi.Again(ctx)
 		return nil
 	}
 	if err != nil {
@@ -189,6 +195,7 @@ func (k *kubelet) facts(ctx context.Context) *node.Facts {
 		Runtime: k.features.Name + "://" + k.features.Version, Pressure: k.pressure.now(), Features: &v1.NodeFeatures{SupplementalGroupsPolicy: &k.features.Groups},
 	}
 	f.Capacity, f.Allocatable = k.resources()
+	f.InUse = k.csi.InUse()
 	f.Info = node.System(Version, f.Runtime)
 	for _, h := range k.features.Handlers {
 		rro, ns := h.GetFeatures().GetRecursiveReadOnlyMounts(), h.GetFeatures().GetUserNamespaces()

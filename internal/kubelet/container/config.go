@@ -70,6 +70,10 @@ func Config(in *Input) (*cri.ContainerConfig, error) {
 	if err != nil {
 		return nil, err
 	}
+	devices, err := in.devices()
+	if err != nil {
+		return nil, err
+	}
 	if err := mkdir(filepath.Join(in.PodLogs(in.Pod), c.Name)); err != nil {
 		return nil, err
 	}
@@ -81,6 +85,7 @@ func Config(in *Input) (*cri.ContainerConfig, error) {
 		Labels:      Labels(in.Pod, c.Name),
 		Annotations: in.annotations(),
 		Mounts:      mounts,
+		Devices:     devices,
 		LogPath:     filepath.Join(c.Name, strconv.Itoa(in.Attempt)+".log"),
 		Stdin:       c.Stdin, StdinOnce: c.StdinOnce, Tty: c.TTY,
 		Linux: &cri.LinuxContainerConfig{SecurityContext: sec, Resources: Resources(in.Node, in.Pod, c)},

@@ -41,6 +41,23 @@ func (in *Input) mounts(env map[string]string) ([]*cri.Mount, error) {
 	return list, nil
 }
 
+// devices of the container: its block volumes.
+func (in *Input) devices() ([]*cri.Device, error) {
+	var list []*cri.Device
+	for _, d := range in.Container.VolumeDevices {
+		vol, ok := in.Volumes[d.Name]
+		if !ok || vol.Device == "" {
+			return nil, fmt.Errorf("cannot find volume %q to pass into container %q", d.Name, in.Container.Name)
+		}
+		out := &cri.Device{HostPath: vol.Device, ContainerPath: d.DevicePath, Permissions: "mrw"}
+		if vol.ReadOnly {
+			out.Permissions = "r"
+		}
+		list = append(list, out)
+	}
+	return list, nil
+}
+
 // messageFile is a new file that anybody in the container may write to.
 func (in *Input) messageFile() (string, error) {
 	dir := filepath.Join(in.PodDir, "containers", in.Container.Name)
@@ -82,6 +99,9 @@ func (in *Input) mount(i int, m *v1.VolumeMount, env map[string]string) (*cri.Mo
 		if part == ".." {
 			return nil, fmt.Errorf("unable to provision SubPath `%s`: must not contain '..'", sub)
 		}
+	}
+	if vol.Device != "" {
+		return nil, fmt.Errorf("volume %q of container %q is a block device: list it in volumeDevices instead of volumeMounts", m.Name, in.Container.Name)
 	}
 	out := &cri.Mount{ContainerPath: m.MountPath, HostPath: vol.Path, Readonly: m.ReadOnly || vol.ReadOnly}
 	if !filepath.IsAbs(out.ContainerPath) {

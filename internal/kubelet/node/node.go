@@ -31,6 +31,7 @@ type Facts struct {
 	Runtime     string // "containerd://2.4.2"
 	Handlers    []v1.NodeRuntimeHandler
 	Features    *v1.NodeFeatures
+	InUse       []v1.UniqueVolumeName // volumes that have to stay attached
 	Problem     string // why the node is not ready, "" = it is
 	Pressure    Pressure
 	Now         time.Time
@@ -46,7 +47,7 @@ type Pressure struct{ Memory, Disk, PIDs bool }
 func Status(f *Facts, old *v1.NodeStatus) v1.NodeStatus {
 	s := *old.DeepCopy()
 	s.Capacity, s.Allocatable = extended(old.Capacity, f.Capacity), extended(old.Allocatable, f.Allocatable)
-	s.Images, s.NodeInfo = f.Images, f.Info
+	s.Images, s.NodeInfo, s.VolumesInUse = f.Images, f.Info, f.InUse
 	s.DaemonEndpoints.KubeletEndpoint.Port = f.Port
 	s.RuntimeHandlers, s.Features = f.Handlers, f.Features
 	s.Addresses = nil

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -174,19 +175,25 @@ func makeWithin(dir int, path string, mode uint32) error {
 
 // Unmount takes away the volumes of a pod and what was in them. A folder in which
 // a mount is left over is kept, so that nothing behind it is deleted.
-func (m *Manager) Unmount(uid types.UID) error {
+func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 	m.forget(uid)
-	for _, sub := range []string{"volume-subpaths", "volumes"} {
-		if err := clear(filepath.Join(m.PodDir(uid), sub)); err != nil {
+	if err := clear(filepath.Join(m.PodDir(uid), "volume-subpaths")); err != nil { // they hold what is below
+		return fmt.Errorf("volumes of pod %q: %w", uid, err)
+	}
+	if m.CSI != nil {
+		if err := m.CSI.Unmount(ctx, uid); err != nil {
 			return fmt.Errorf("volumes of pod %q: %w", uid, err)
 		}
+	}
+	if err := clear(filepath.Join(m.PodDir(uid), "volumes")); err != nil {
+		return fmt.Errorf("volumes of pod %q: %w", uid, err)
 	}
 	return nil
 }
 
 // Remove everything of a pod, after Unmount.
-func (m *Manager) Remove(uid types.UID) error {
-	if err := m.Unmount(uid); err != nil {
+func (m *Manager) Remove(ctx context.Context, uid types.UID) error {
+	if err := m.Unmount(ctx, uid); err != nil {
 		return err
 	}
 	return clear(m.PodDir(uid))

@@ -16,11 +16,15 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
+
+	"github.com/proa-dev/proa/internal/kubelet/csi"
+	"github.com/proa-dev/proa/internal/kubelet/plugin"
 )
 
 // Mounted is a volume that is in place.
 type Mounted struct {
 	Path     string
+	Device   string // a block volume: the device's path, Path is empty
 	ReadOnly bool
 	Image    string // an image volume: what to pull and mount, Path is empty
 	Policy   v1.PullPolicy
@@ -37,6 +41,7 @@ type Sources interface {
 // Manager of all volumes of the node.
 type Manager struct {
 	Root        string
+	CSI         *csi.Manager
 	Sources     Sources
 	Allocatable func() v1.ResourceList
 	Field       func(p *v1.Pod, path string) (string, error)
@@ -80,19 +85,51 @@ func (m *Manager) Mount(ctx context.Context, p *v1.Pod) (Result, error) {
 		return r, err
 	}
 	var errs []error
-	for i := range p.Spec.Volumes {
-		v := &p.Spec.Volumes[i]
-		mounted, renew, err := m.one(ctx, p, v)
+	add := func(v *v1.Volume, mounted Mounted, renew time.Time, err error) {
 		if err != nil {
-			errs = append(errs, &Error{v.Name, err})
-			continue
+			errs = append(errs, wrap(v.Name, err))
+			return
 		}
 		r.Volumes[v.Name] = mounted
 		if !renew.IsZero() && (r.Renew.IsZero() || renew.Before(r.Renew)) {
 			r.Renew = renew
 		}
 	}
+	var slow []*v1.Volume
+	for i := range p.Spec.Volumes {
+		v := &p.Spec.Volumes[i]
+		if v.PersistentVolumeClaim != nil || v.Ephemeral != nil || v.CSI != nil {
+			slow = append(slow, v)
+			continue
+		}
+		mounted, renew, err := m.one(ctx, p, v)
+		add(v, mounted, renew, err)
+	}
+	if len(slow) == 1 {
+		mounted, renew, err := m.one(ctx, p, slow[0])
+		add(slow[0], mounted, renew, err)
+		return r, errors.Join(errs...)
+	}
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	for _, v := range slow {
+		group.Go(func() {
+			mounted, renew, err := m.one(ctx, p, v)
+			mu.Lock()
+			defer mu.Unlock()
+			add(v, mounted, renew, err)
+		})
+	}
+	group.Wait()
 	return r, errors.Join(errs...)
+}
+
+// wrap an error of a volume that does not name it.
+func wrap(name string, err error) error {
+	if e := (*csi.Error)(nil); errors.As(err, &e) || errors.Is(err, csi.ErrNotAttached) {
+		return err
+	}
+	return &Error{name, err}
 }
 
 func (m *Manager) one(ctx context.Context, p *v1.Pod, v *v1.Volume) (Mounted, time.Time, error) {
@@ -105,7 +142,9 @@ func (m *Manager) one(ctx context.Context, p *v1.Pod, v *v1.Volume) (Mounted, ti
 		path := dir("empty-dir")
 		return Mounted{Path: path}, never, m.emptyDir(p, v, path)
 	case v.HostPath != nil:
-		return Mounted{Path: v.HostPath.Path}, never, hostPath(v.HostPath)
+		h := *v.HostPath
+		h.Path = plugin.Root(m.Root).Real(h.Path)
+		return Mounted{Path: h.Path}, never, hostPath(&h)
 	case v.ConfigMap != nil, v.Secret != nil, v.DownwardAPI != nil, v.Projected != nil:
 		files, kind, renew, err := m.project(ctx, p, v)
 		if err != nil {
@@ -121,13 +160,13 @@ func (m *Manager) one(ctx context.Context, p *v1.Pod, v *v1.Volume) (Mounted, ti
 	case v.Image != nil:
 		return Mounted{Image: v.Image.Reference, Policy: v.Image.PullPolicy, ReadOnly: true}, never, nil
 	case v.PersistentVolumeClaim != nil:
-		mounted, err := m.claim(ctx, p, v.PersistentVolumeClaim.ClaimName, v.PersistentVolumeClaim.ReadOnly, dir)
-		return mounted, never, err
+		return m.claim(ctx, p, v.Name, v.PersistentVolumeClaim.ClaimName, v.PersistentVolumeClaim.ReadOnly)
 	case v.Ephemeral != nil:
-		mounted, err := m.claim(ctx, p, p.Name+"-"+v.Name, false, dir)
-		return mounted, never, err
+		return m.claim(ctx, p, v.Name, p.Name+"-"+v.Name, false)
+	case v.CSI != nil:
+		return m.csi(ctx, p, csi.Volume{Name: v.Name, Inline: v.CSI, ReadOnly: ptr.Deref(v.CSI.ReadOnly, false)})
 	}
-	return Mounted{}, never, fmt.Errorf("this kind of volume is not supported on this node; use configMap, secret, downwardAPI, projected, emptyDir, hostPath, image or a persistentVolumeClaim bound to a hostPath or local volume")
+	return Mounted{}, never, fmt.Errorf("this kind of volume is not supported on this node; use configMap, secret, downwardAPI, projected, emptyDir, hostPath, image, csi or a persistentVolumeClaim bound to a CSI, hostPath or local volume")
 }
 
 func fsGroup(p *v1.Pod) *int64 {
@@ -185,30 +224,51 @@ func (m *Manager) memorySize(p *v1.Pod, v *v1.Volume) int64 {
 	return size
 }
 
-func (m *Manager) claim(ctx context.Context, p *v1.Pod, name string, readOnly bool, dir func(string) string) (Mounted, error) {
+func (m *Manager) csi(ctx context.Context, p *v1.Pod, v csi.Volume) (Mounted, time.Time, error) {
+	if m.CSI == nil {
+		return Mounted{}, time.Time{}, fmt.Errorf("this node has no CSI drivers")
+	}
+	at, err := m.CSI.Mount(ctx, p, v, func(path string) error { return own(p, path) })
+	return Mounted{Path: at.Path, Device: at.Device, ReadOnly: v.ReadOnly}, at.Renew, err
+}
+
+// claim of a pod, as whose volume it is mounted.
+func (m *Manager) claim(ctx context.Context, p *v1.Pod, volume, name string, readOnly bool) (Mounted, time.Time, error) {
+	fail := func(err error) (Mounted, time.Time, error) { return Mounted{}, time.Time{}, err }
 	pvc, pv, err := m.Sources.Claim(ctx, p.Namespace, name)
 	if err != nil {
-		return Mounted{}, err
+		return fail(err)
 	}
 	if pvc.Status.Phase != v1.ClaimBound || pv == nil || pv.Spec.ClaimRef == nil || pv.Spec.ClaimRef.UID != pvc.UID {
-		return Mounted{}, fmt.Errorf("PVC %s/%s is not bound to a volume yet", p.Namespace, name)
+		return fail(fmt.Errorf("PVC %s/%s is not bound to a volume yet", p.Namespace, name))
 	}
 	if pvc.DeletionTimestamp != nil && len(pvc.Finalizers) == 0 {
-		return Mounted{}, fmt.Errorf("PVC %s/%s is being deleted", p.Namespace, name)
+		return fail(fmt.Errorf("PVC %s/%s is being deleted", p.Namespace, name))
 	}
+	block := ptr.Deref(pv.Spec.VolumeMode, v1.PersistentVolumeFilesystem) == v1.PersistentVolumeBlock
+	mounted, never := Mounted{ReadOnly: readOnly}, time.Time{}
 	switch {
+	case pv.Spec.CSI != nil:
+		return m.csi(ctx, p, csi.Volume{Name: volume, Claim: pvc, PV: pv, ReadOnly: readOnly})
 	case pv.Spec.HostPath != nil && pv.Annotations[provisionedBy] != "":
-		return Mounted{Path: pv.Spec.HostPath.Path, ReadOnly: readOnly}, provisioned(p, pv.Spec.HostPath)
+		mounted.Path = pv.Spec.HostPath.Path
+		return mounted, never, provisioned(p, pv.Spec.HostPath)
 	case pv.Spec.HostPath != nil:
-		return Mounted{Path: pv.Spec.HostPath.Path, ReadOnly: readOnly}, hostPath(pv.Spec.HostPath)
+		mounted.Path = pv.Spec.HostPath.Path
+		return mounted, never, hostPath(pv.Spec.HostPath)
 	case pv.Spec.Local != nil:
 		path := pv.Spec.Local.Path
 		if _, err := os.Stat(path); err != nil {
-			return Mounted{}, fmt.Errorf("path %q does not exist", path)
+			return fail(fmt.Errorf("path %q does not exist", path))
 		}
-		return Mounted{Path: path, ReadOnly: readOnly}, own(p, path)
+		if block {
+			mounted.Device = path
+			return mounted, never, nil
+		}
+		mounted.Path = path
+		return mounted, never, own(p, path)
 	}
-	return Mounted{}, fmt.Errorf("persistent volume %s is neither hostPath nor local, which are the kinds this node can mount", pv.Name)
+	return fail(fmt.Errorf("persistent volume %s is neither of a CSI driver nor hostPath or local, which are the kinds this node can mount", pv.Name))
 }
 
 // provisionedBy is on volumes that were made for their claim.

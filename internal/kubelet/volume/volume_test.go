@@ -80,7 +80,7 @@ func TestConfigMapFollowsItsObject(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(dir, "b")); !os.IsNotExist(err) {
 		t.Error("a key that is gone still shows")
 	}
-	if err := m.Remove(p.UID); err != nil {
+	if err := m.Remove(t.Context(), p.UID); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Lstat(m.PodDir(p.UID)); !os.IsNotExist(err) {

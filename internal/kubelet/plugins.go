@@ -1,0 +1,53 @@
+package kubelet
+
+import (
+	"context"
+
+	v1 "k8s.io/api/core/v1"
+
+	"github.com/proa-dev/proa/internal/kubelet/csi"
+	"github.com/proa-dev/proa/internal/kubelet/plugin"
+)
+
+// drivers makes what serves pods through drivers. There is none at first, and
+// nothing is done until one comes.
+func (k *kubelet) drivers(ctx context.Context) {
+	k.csi = csi.New(ctx, csi.Config{
+		Root: plugin.Root(k.RootDir), Node: k.Name, Conn: k.Conn, Events: k.events, Log: k.log,
+		Self: k.following, Secret: k.sources.Secret, Token: k.sources.Token, Used: k.reportSoon, Came: k.driverCame,
+	})
+	k.volumes.CSI = k.csi
+}
+
+// plugins are followed as they come and go.
+func (k *kubelet) plugins(ctx context.Context) error {
+	w := &plugin.Watcher{Root: plugin.Root(k.RootDir), Log: k.log, Handlers: map[string]plugin.Handler{"CSIPlugin": k.csi}}
+	return w.Run(ctx)
+}
+
+// driverCame tries again what may have failed for want of a driver.
+func (k *kubelet) driverCame(string) {
+	k.tellAll(func(w *worker) {
+		if !w.st.Volumes && w.fails > 0 {
+			w.st.Remount = w.st.Now
+		}
+	})
+}
+
+// reportSoon has the node's status written without waiting for its turn.
+func (k *kubelet) reportSoon() {
+	select {
+	case k.due <- struct{}{}:
+	default:
+	}
+}
+
+// following is the node object, and a channel that is closed when it is another.
+func (k *kubelet) following() (*v1.Node, <-chan struct{}) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.selfChanged == nil {
+		k.selfChanged = make(chan struct{})
+	}
+	return k.self, k.selfChanged
+}
