@@ -23,6 +23,7 @@ import (
 	"github.com/proa-dev/proa/internal/controller/podautoscaler"
 	"github.com/proa-dev/proa/internal/controller/podgc"
 	"github.com/proa-dev/proa/internal/controller/replicaset"
+	"github.com/proa-dev/proa/internal/controller/resourceclaim"
 	"github.com/proa-dev/proa/internal/controller/resourcequota"
 	"github.com/proa-dev/proa/internal/controller/serviceaccount"
 	"github.com/proa-dev/proa/internal/controller/servicecidr"
@@ -64,6 +65,7 @@ func (s *server) controllers(inf *client.Informers) []loop.Controller {
 		podautoscaler.New(inf, podautoscaler.Config{Options: podautoscaler.Defaults(), API: s.scalerAPI()}, log),
 		podgc.New(inf, log),
 		attributesclass.New(inf, log),
+		resourceclaim.New(inf, log),
 		flowcontrol.New(inf, log),
 		csr.New(inf, s.as("system:serviceaccount:kube-system:certificate-controller"), csr.Config{May: s.mayRequest, Sign: s.certs.ca.SignCertificate}, log),
 	}
