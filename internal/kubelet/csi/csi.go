@@ -232,4 +232,5 @@ type mounted struct {
 	grows  bool // the driver can grow it while it is in use
 	owned  bool // its files belong to the pod's fsGroup
 	before bool // it was published once: what is there is in use
+	found  bool // it was there when the kubelet came; of its driver nothing is known yet
 }

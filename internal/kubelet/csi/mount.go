@@ -51,6 +51,7 @@ func (e *Error) Unwrap() error { return e.Err }
 const (
 	republishEvery = 90 * time.Second
 	expandEvery    = time.Minute // a node may not watch claims
+	lookAgain      = 10 * time.Second
 )
 
 // target is what is to be done for one volume of one pod.
@@ -122,12 +123,14 @@ func (t *target) access() v1.PersistentVolumeAccessMode {
 func (m *Manager) Mount(ctx context.Context, p *v1.Pod, v Volume, own func(path string) error) (Mounted, error) {
 	t := newTarget(p, v)
 	t.own = own
-	done := m.mounted(t.key)
-	if done.done && !done.anew {
+	done := m.mounted(t)
+	if done.done && !done.anew && !done.found {
 		return m.result(t, done), m.grow(ctx, t, done)
 	}
 	var err error
-	if t.driver, err = m.driver(t.id.driver); err != nil {
+	if t.driver, err = m.driver(t.id.driver); err != nil && done.found {
+		return m.result(t, done), nil
+	} else if err != nil {
 		if t.PV != nil && !t.block {
 			return Mounted{}, t.fail(t.stageStep(), fmt.Errorf("kubernetes.io/csi: attacher.MountDevice failed to create newCsiDriverClient: %w", err))
 		}
@@ -171,13 +174,22 @@ func (m *Manager) Mount(ctx context.Context, p *v1.Pod, v Volume, own func(path 
 
 // mounted is what is known about a publication; after the kubelet was started anew,
 // what can be seen.
-func (m *Manager) mounted(key publication) mounted {
+func (m *Manager) mounted(t *target) mounted {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if p := m.published[key]; p != nil {
+	if p := m.published[t.key]; p != nil {
 		return *p
 	}
-	return mounted{}
+	p := mounted{}
+	at := m.result(t, p)
+	if t.block {
+		info, err := os.Stat(at.Device)
+		p.found = err == nil && info.Mode()&os.ModeDevice != 0
+	} else {
+		p.found = isMount(at.Path)
+	}
+	p.done, p.before, p.owned = p.found, p.found, p.found
+	return p
 }
 
 func (m *Manager) remember(key publication, p mounted) {
@@ -192,6 +204,8 @@ func (m *Manager) result(t *target, p mounted) Mounted {
 		r.Path, r.Device = "", devices(m.Root, "publish", t.name, string(t.pod.UID))
 	}
 	switch {
+	case p.found:
+		r.Renew = time.Now().Add(lookAgain)
 	case p.anew:
 		r.Renew = time.Now().Add(republishEvery)
 	case p.grows && t.Claim != nil:

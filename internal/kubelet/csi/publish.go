@@ -27,10 +27,7 @@ func (m *Manager) publish(ctx context.Context, t *target, done mounted, publishe
 	if done.grows, err = t.driver.can(ctx, spec.NodeServiceCapability_RPC_EXPAND_VOLUME); err != nil {
 		return done, err
 	}
-	// A mount is there already after the kubelet was started anew; a device has no mark.
-	if done.done = isMount(path); done.done {
-		done.before = true
-	}
+	done.found = false
 	if !done.done || done.anew {
 		if err := m.record(t); err != nil {
 			return done, fmt.Errorf("kubernetes.io/csi: mounter.SetUpAt failed to save volume info data: %w", err)
