@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"net/netip"
 	"sort"
 	"strings"
 
@@ -48,12 +49,34 @@ func serviceKind() *api.Kind {
 		Fields: api.FieldsOf(func(s *corev1.Service) fields.Set {
 			return fields.Set{"spec.clusterIP": s.Spec.ClusterIP, "spec.type": string(s.Spec.Type)}
 		}),
+		Indexes: map[string]func(api.Object) []string{ClusterIPIndex: api.IndexOf(clusterIPValues)},
 		Subresources: []api.Subresource{
 			{Name: "proxy", Kind: gvk("ServiceProxyOptions"), Verbs: proxyVerbs(), Body: func() runtime.Object { return &corev1.ServiceProxyOptions{} }},
 			status(),
 		},
 		CreateOnUpdate: true,
 	}
+}
+
+// ClusterIPIndex is the name of the index of Services by their cluster IPs, as
+// netip.Addr writes them.
+const ClusterIPIndex = "clusterIPs"
+
+// ClusterIPs of a Service; none, if it is headless or waits for one.
+func ClusterIPs(s *corev1.Service) (all []netip.Addr) {
+	for _, text := range s.Spec.ClusterIPs {
+		if ip, err := netip.ParseAddr(text); err == nil { // not None
+			all = append(all, ip)
+		}
+	}
+	return all
+}
+
+func clusterIPValues(s *corev1.Service) (all []string) {
+	for _, ip := range ClusterIPs(s) {
+		all = append(all, ip.String())
+	}
+	return all
 }
 
 func defaultService(s *corev1.Service) {

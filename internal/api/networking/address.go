@@ -16,6 +16,15 @@ import (
 	"github.com/proa-dev/proa/internal/api/validate"
 )
 
+// OfServices is the value of the label networkingv1.LabelManagedBy of IPAddresses
+// that show what Services have: the cluster keeps them.
+const OfServices = "ipallocator.k8s.io"
+
+// OfService says whether an IPAddress is one that the cluster keeps for a Service.
+func OfService(a api.Object) bool {
+	return a.GetLabels()[networkingv1.LabelManagedBy] == OfServices
+}
+
 func serviceCIDR() *api.Kind {
 	return &api.Kind{
 		GroupVersionKind: gvk("ServiceCIDR"),

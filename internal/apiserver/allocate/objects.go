@@ -1,7 +1,6 @@
 package allocate
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -9,8 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/proa-dev/proa/internal/api/networking"
 	"github.com/proa-dev/proa/internal/cache"
 )
 
@@ -20,16 +19,13 @@ type Objects struct {
 	Addresses cache.Reader // IPAddresses
 }
 
-// managedBy is the label's value of IPAddresses that show what Services have.
-const managedBy = "ipallocator.k8s.io"
-
 // elsewhere says whether somebody who is no Service has an address.
 func (o *Objects) elsewhere(ip netip.Addr) bool {
 	if o.Addresses == nil {
 		return false
 	}
 	item := o.Addresses.Get("", ip.String())
-	return item != nil && item.Object.GetLabels()[networkingv1.LabelManagedBy] != managedBy
+	return item != nil && !networking.OfService(item.Object)
 }
 
 // rangesOf a family in which there are addresses to give, in the order in which
@@ -44,13 +40,17 @@ func (s *Services) rangesOf(f corev1.IPFamily) []ipRange {
 		}
 		return []ipRange{*first}
 	}
-	type aged struct {
-		ipRange
-		since metav1.Time
-	}
-	all, closed := []aged{}, false
+	objects := []*networkingv1.ServiceCIDR{}
 	s.more.Ranges.Snapshot().Ascend("", "", "", func(i *cache.Item) bool {
-		o := i.Object.(*networkingv1.ServiceCIDR)
+		objects = append(objects, i.Object.(*networkingv1.ServiceCIDR))
+		return true
+	})
+	slices.SortStableFunc(objects, func(a, b *networkingv1.ServiceCIDR) int {
+		return a.CreationTimestamp.Compare(b.CreationTimestamp.Time)
+	})
+	var others []ipRange
+	open, closed := false, false // as the objects say of the first; neither = its object is still to be made
+	for _, o := range objects {
 		usable := o.DeletionTimestamp == nil && !meta.IsStatusConditionFalse(o.Status.Conditions, networkingv1.ServiceCIDRConditionReady)
 		for _, text := range o.Spec.CIDRs {
 			p, err := netip.ParsePrefix(text)
@@ -60,35 +60,17 @@ func (s *Services) rangesOf(f corev1.IPFamily) []ipRange {
 			r, err := newRange(p)
 			switch {
 			case err != nil || r.family != f:
-			case usable:
-				all = append(all, aged{r, o.CreationTimestamp})
 			case r.prefix == first.prefix:
-				closed = true
+				open, closed = open || usable, closed || !usable
+			case usable:
+				others = append(others, r)
 			}
 		}
-		return true
-	})
-	slices.SortStableFunc(all, func(a, b aged) int {
-		return cmp.Or(before(a.prefix == first.prefix, b.prefix == first.prefix), a.since.Compare(b.since.Time))
-	})
-	out := []ipRange{}
-	for i := range all {
-		out = append(out, all[i].ipRange)
 	}
-	if !closed && (len(out) == 0 || out[0].prefix != first.prefix) { // its object is still to be made
-		out = slices.Insert(out, 0, *first)
+	if closed && !open {
+		return others
 	}
-	return out
-}
-
-func before(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return -1
-	}
-	return 1
+	return append([]ipRange{*first}, others...)
 }
 
 func prefixes(ranges []ipRange) string {

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/proa-dev/proa/internal/api"
+	"github.com/proa-dev/proa/internal/api/core"
 	"github.com/proa-dev/proa/internal/cache"
 )
 
@@ -158,11 +159,9 @@ func (s *Services) take(e *cache.Event) {
 		return
 	}
 	var h holding
-	for _, text := range svc.Spec.ClusterIPs {
-		if ip, err := netip.ParseAddr(text); err == nil {
-			h.ips = append(h.ips, ip)
-			s.ips[ip] = svc.UID
-		}
+	for _, ip := range core.ClusterIPs(svc) {
+		h.ips = append(h.ips, ip)
+		s.ips[ip] = svc.UID
 	}
 	for _, p := range portsOf(&svc.Spec) {
 		h.ports = append(h.ports, p)

@@ -5,79 +5,34 @@ import (
 	"context"
 	"net/netip"
 	"slices"
-	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/cache"
 
-	"github.com/proa-dev/proa/internal/client"
+	"github.com/proa-dev/proa/internal/api/core"
+	"github.com/proa-dev/proa/internal/api/networking"
 	"github.com/proa-dev/proa/internal/client/event"
 )
 
-// holders are the Services (their keys) that have an address: one, unless two were
-// written past the allocator.
-type holders struct {
-	mu sync.Mutex
-	of map[netip.Addr][]string
-}
+// shown is how long after an address was made it is looked whether it is there. A watch
+// need not tell of one that somebody else deletes at once.
+const shown = time.Second
 
-// change of a Service; it returns the addresses that it had or has.
-func (h *holders) change(old, now *corev1.Service) (touched []netip.Addr) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if old != nil {
-		key := client.Key(old.Namespace, old.Name)
-		for _, ip := range clusterIPs(old) {
-			if left := slices.DeleteFunc(h.of[ip], func(k string) bool { return k == key }); len(left) > 0 {
-				h.of[ip] = left
-			} else {
-				delete(h.of, ip)
-			}
-			touched = append(touched, ip)
-		}
-	}
-	if now != nil {
-		key := client.Key(now.Namespace, now.Name)
-		for _, ip := range clusterIPs(now) {
-			if !slices.Contains(h.of[ip], key) {
-				h.of[ip] = append(h.of[ip], key)
-			}
-			touched = append(touched, ip)
-		}
-	}
-	return touched
-}
-
-func (h *holders) get(ip netip.Addr) []string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return slices.Clone(h.of[ip])
-}
-
-func clusterIPs(s *corev1.Service) (all []netip.Addr) {
-	for _, text := range s.Spec.ClusterIPs {
-		if ip, err := netip.ParseAddr(text); err == nil { // not None
-			all = append(all, ip)
-		}
-	}
-	return all
-}
-
-func (c *Controller) reconcileAddress(ctx context.Context, name string) error {
+func (c *Controller) reconcileAddress(ctx context.Context, name string) (time.Duration, error) {
 	ip, err := netip.ParseAddr(name)
 	if err != nil {
-		return nil
+		return 0, nil
 	}
 	services := c.holding(ip)
 	address, there := c.addresses.Get("", name)
 	if len(services) == 0 {
-		if !there || !managed(address) {
-			return nil // nobody's, or somebody else's
+		if !there || !networking.OfService(address) {
+			return 0, nil // nobody's, or somebody else's
 		}
-		return c.free(ctx, ip, address)
+		return 0, c.free(ctx, ip, address)
 	}
 	for _, s := range services[1:] {
 		c.record.Warning(event.Ref(c.readS.Kind(), s), "ClusterIPAlreadyAllocated",
@@ -88,39 +43,32 @@ func (c *Controller) reconcileAddress(ctx context.Context, name string) error {
 		c.record.Warning(event.Ref(c.readS.Kind(), s), "ClusterIPOutOfRange",
 			"Cluster IP [%v]: %s is not within any configured Service CIDR; please recreate service", family(ip), ip)
 	}
-	if there && refersTo(address, s) && managed(address) {
-		return nil
+	if there && refersTo(address, s) && networking.OfService(address) {
+		return 0, nil
 	}
 	if there { // whose it is cannot be changed
 		c.record.Warning(event.Ref(c.readS.Kind(), s), "ClusterIPNotAllocated",
 			"the ClusterIP [%v]: %s for Service %s/%s has a wrong reference; repairing", family(ip), ip, s.Namespace, s.Name)
 		if err := c.remove(ctx, address); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	_, err = c.writeA.Create(ctx, &networkingv1.IPAddress{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{
-			networkingv1.LabelIPAddressFamily: string(family(ip)), networkingv1.LabelManagedBy: ManagedBy,
+			networkingv1.LabelIPAddressFamily: string(family(ip)), networkingv1.LabelManagedBy: networking.OfServices,
 		}},
 		Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: s.Namespace, Name: s.Name}},
 	})
 	if apierrors.IsAlreadyExists(err) {
-		return nil // it is on its way here
+		err = nil // it is on its way here
 	}
-	return err
+	return shown, err
 }
 
-// holding an address, who had it first at the front.
-func (c *Controller) holding(ip netip.Addr) (all []*corev1.Service) {
-	for _, key := range c.holders.get(ip) {
-		namespace, name, err := cache.SplitMetaNamespaceKey(key)
-		if err != nil {
-			continue
-		}
-		if s, ok := c.services.Get(namespace, name); ok && slices.Contains(clusterIPs(s), ip) {
-			all = append(all, s)
-		}
-	}
+// holding an address, who had it first at the front: one, unless two were written
+// past the allocator.
+func (c *Controller) holding(ip netip.Addr) []*corev1.Service {
+	all := c.services.ByIndex(core.ClusterIPIndex, ip.String())
 	slices.SortFunc(all, func(a, b *corev1.Service) int {
 		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.UID, b.UID))
 	})
@@ -135,7 +83,7 @@ func (c *Controller) free(ctx context.Context, ip netip.Addr, address *networkin
 		if err != nil && !apierrors.IsNotFound(err) {
 			return err
 		}
-		if err == nil && slices.Contains(clusterIPs(s), ip) {
+		if err == nil && slices.Contains(core.ClusterIPs(s), ip) {
 			return nil
 		}
 	}

@@ -6,6 +6,7 @@
 package servicecidr
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/netip"
@@ -18,6 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/proa-dev/proa/internal/api/core"
+	"github.com/proa-dev/proa/internal/api/networking"
 	"github.com/proa-dev/proa/internal/client"
 	"github.com/proa-dev/proa/internal/client/event"
 	"github.com/proa-dev/proa/internal/controller/loop"
@@ -41,9 +44,7 @@ type Controller struct {
 	writeR    client.Client[*networkingv1.ServiceCIDR]
 	writeA    client.Client[*networkingv1.IPAddress]
 	readS     client.Client[*corev1.Service]
-	holders   holders
 	record    *event.Recorder
-	log       *slog.Logger
 	now       func() time.Time
 }
 
@@ -57,9 +58,7 @@ func New(in *client.Informers, log *slog.Logger) *Controller {
 		writeR:    client.For[*networkingv1.ServiceCIDR](in.Conn()),
 		writeA:    client.For[*networkingv1.IPAddress](in.Conn()),
 		readS:     client.For[*corev1.Service](in.Conn()),
-		holders:   holders{of: map[netip.Addr][]string{}},
 		record:    event.New(in.Conn(), "servicecidr-controller", "", log),
-		log:       log.With("controller", "servicecidr"),
 		now:       time.Now,
 	}
 	c.ranges.OnChange(func(old, now *networkingv1.ServiceCIDR) {
@@ -68,19 +67,23 @@ func New(in *client.Informers, log *slog.Logger) *Controller {
 		}
 	})
 	c.addresses.OnChange(func(old, now *networkingv1.IPAddress) {
-		if now == nil { // it may have been the last one of a range that is to go
+		if old == nil || now == nil { // a range that is to go stays for the first of its addresses, and goes with the last
 			for _, r := range c.ranges.List("", nil) {
 				if r.DeletionTimestamp != nil {
 					c.queue.Add("r/" + r.Name)
 				}
 			}
-			now = old
 		}
-		c.queue.Add("a/" + now.Name)
+		c.queue.Add("a/" + cmp.Or(now, old).Name)
 	})
 	c.services.OnChange(func(old, now *corev1.Service) {
-		for _, ip := range c.holders.change(old, now) {
-			c.queue.Add("a/" + ip.String())
+		for _, s := range []*corev1.Service{old, now} {
+			if s == nil {
+				continue
+			}
+			for _, ip := range core.ClusterIPs(s) {
+				c.queue.Add("a/" + ip.String())
+			}
 		}
 	})
 	return c
@@ -93,7 +96,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		if name, ok := strings.CutPrefix(key, "r/"); ok {
 			return c.reconcileRange(ctx, name)
 		}
-		return 0, c.reconcileAddress(ctx, strings.TrimPrefix(key, "a/"))
+		return c.reconcileAddress(ctx, strings.TrimPrefix(key, "a/"))
 	}, c.ranges.Synced(), c.addresses.Synced(), c.services.Synced())
 }
 
@@ -157,7 +160,7 @@ func orphans(gone *networkingv1.ServiceCIDR, all []*networkingv1.ServiceCIDR, ad
 	}
 	for _, a := range addresses {
 		ip, err := netip.ParseAddr(a.Name)
-		if err != nil || !managed(a) {
+		if err != nil || !networking.OfService(a) {
 			continue
 		}
 		in := func(p netip.Prefix) bool { return p.Contains(ip) }
@@ -167,11 +170,3 @@ func orphans(gone *networkingv1.ServiceCIDR, all []*networkingv1.ServiceCIDR, ad
 	}
 	return false
 }
-
-// managed says whether an IPAddress is one of a Service, which the cluster keeps.
-func managed(a *networkingv1.IPAddress) bool {
-	return a.Labels[networkingv1.LabelManagedBy] == ManagedBy
-}
-
-// ManagedBy is the value of the label of addresses that the cluster keeps.
-const ManagedBy = "ipallocator.k8s.io"

@@ -2,6 +2,7 @@ package servicecidr
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/proa-dev/proa/internal/api/networking"
 	"github.com/proa-dev/proa/test/controllertest"
 )
 
@@ -28,7 +30,7 @@ func address(name string, labels map[string]string) *networkingv1.IPAddress {
 }
 
 func TestOrphans(t *testing.T) {
-	kept := map[string]string{networkingv1.LabelManagedBy: ManagedBy}
+	kept := map[string]string{networkingv1.LabelManagedBy: networking.OfServices}
 	gone, all := cidr("gone", "10.1.0.0/24"), []*networkingv1.ServiceCIDR{cidr("gone", "10.1.0.0/24"), cidr("other", "10.2.0.0/16")}
 	for name, c := range map[string]struct {
 		all       []*networkingv1.ServiceCIDR
@@ -55,11 +57,12 @@ func TestConverges(t *testing.T) {
 		t.Run(fmt.Sprint("of a hundred writes fail ", fail), func(t *testing.T) {
 			c := controllertest.New(t, fail)
 			it := New(c.Informers, controllertest.Log())
-			it.now = func() time.Time { return time.Now().Add(time.Minute) } // the grace is over
+			var ahead atomic.Int64 // of the clock: what is left of the grace is not waited for
+			it.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 			controllertest.Create(c, cidr("kubernetes", "10.1.0.0/24"))
 			controllertest.Create(c, service("a", "10.1.0.1"))
 			// One that a server before this one left, and one that is somebody else's.
-			controllertest.Create(c, address("10.1.0.9", map[string]string{networkingv1.LabelManagedBy: ManagedBy}))
+			controllertest.Create(c, address("10.1.0.9", map[string]string{networkingv1.LabelManagedBy: networking.OfServices}))
 			controllertest.Create(c, address("10.9.0.9", nil))
 			c.Run(it)
 
@@ -90,6 +93,7 @@ func TestConverges(t *testing.T) {
 			})
 			controllertest.Create(c, cidr("second", "10.2.0.0/24"))
 			c.Until("a range of another is ready", func() bool { status, _ := ready("second"); return status == metav1.ConditionTrue })
+			ahead.Store(int64(time.Minute))
 			controllertest.Delete[*corev1.Service](c, "default", "a", metav1.DeleteOptions{})
 			c.Until("the range goes with the last that has of it", func() bool {
 				return owner("10.1.0.1") == "" && controllertest.Get[*networkingv1.ServiceCIDR](c, "", "kubernetes") == nil
