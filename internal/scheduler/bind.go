@@ -110,8 +110,10 @@ func (s *Scheduler) bound(b bind, err error) {
 		s.record[b.options.name].Normal(event.Ref(s.pods.Kind(), b.obj), "Scheduled", "Successfully assigned %s to %s", b.key, b.node)
 		return
 	}
+	s.unreserve(&b)
 	s.inbox.put(func() {
 		s.world.dropStorage(b.storage)
+		s.world.dropDevices(b.devices)
 		if have := s.world.placed[b.key]; have != nil && have.assumed && have.obj.UID == b.obj.UID {
 			s.world.remove(b.key)
 			s.queue.wake(s.world, happening{what: podGone, pod: b.class}, time.Now())

@@ -20,6 +20,7 @@ type board struct {
 
 	seen                          uint64 // of the log
 	heldEpoch, imageEpoch, stored uint64
+	mapped                        uint64 // of devices
 	flips                         uint64
 	locallyImaged                 bool
 
@@ -68,7 +69,7 @@ func (b *board) size() int {
 func (b *board) sync() {
 	w := b.w
 	if b.dims == nil || b.seen < w.logged || b.heldElse() || b.flips != b.flipsNow() ||
-		(len(b.c.claims) > 0 && b.stored != w.volumes.epoch) || b.imageEpoch != w.imageEpoch && (b.locallyImaged || b.anyImage()) || b.uncounted() {
+		(len(b.c.claims) > 0 && b.stored != w.volumes.epoch) || (len(b.c.extended) > 0 && b.mapped != w.devices.mapped) || b.imageEpoch != w.imageEpoch && (b.locallyImaged || b.anyImage()) || b.uncounted() {
 		b.build()
 		return
 	}
@@ -127,6 +128,7 @@ func (b *board) build() {
 	w := b.w
 	b.c.terms(func(t *term) { w.count(t) })
 	b.heldEpoch, b.imageEpoch, b.stored = w.terms.heldEpoch, w.imageEpoch, w.volumes.epoch
+	b.mapped = w.devices.mapped
 	b.held = b.holding()
 	b.locallyImaged = b.anyImage()
 	b.want = w.wants(b.c)

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 )
 
 // podChanged takes in a pod that came, changed or (now nil) went.
@@ -91,7 +92,11 @@ func (s *Scheduler) podWaits(key string, now *corev1.Pod, at time.Time) {
 	}
 	have := s.queue.all[key]
 	if have != nil && have.obj.UID == now.UID && sameSpec(have.obj, now) {
+		was := have.obj
 		have.obj = now // only its status or metadata changed
+		if w := s.queue.waiting[key]; w != nil && have.devices && !equality.Semantic.DeepEqual(was.Status.ResourceClaimStatuses, now.Status.ResourceClaimStatuses) {
+			s.queue.rouse(w, at) // its claims were made
+		}
 		s.setHope(have, now)
 		return
 	}

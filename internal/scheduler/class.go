@@ -27,6 +27,8 @@ type class struct {
 	claims                []claimUse
 	disks                 []disk
 	features              features // that the node has to have
+	devices               bool     // the pods have resource claims, each its own
+	extended              []corev1.ResourceName
 
 	required  *nodeaffinity.RequiredNodeAffinity // nil = any node
 	only      map[string]bool                    // names of nodes that it can be at all, nil = any
@@ -205,6 +207,9 @@ func (cs *classes) idOf(b []byte, obj *corev1.Pod) []byte {
 	if s.HostNetwork && s.HostUsers != nil && !*s.HostUsers {
 		num(2)
 	}
+	if len(s.ResourceClaims) > 0 {
+		num(3)
+	}
 	num(int64(len(s.Tolerations)))
 	for i := range s.Tolerations {
 		message(&s.Tolerations[i])
@@ -259,6 +264,7 @@ func newClass(obj *corev1.Pod, o *Options, terms *terms) *class {
 		c.priority = *obj.Spec.Priority
 	}
 	c.asks(obj)
+	c.devices, c.extended = len(obj.Spec.ResourceClaims) > 0, c.extendedResources()
 	c.hostPorts()
 	for _, list := range [][]corev1.Container{obj.Spec.InitContainers, obj.Spec.Containers} {
 		for i := range list {

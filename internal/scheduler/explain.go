@@ -7,6 +7,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -23,7 +24,7 @@ type World struct{ w *world }
 func NewWorld(seed uint64, config *Configuration) *World { return &World{newWorld(seed, config)} }
 
 // Set takes in objects: Nodes, Namespaces, Pods that are on a node, what selects pods
-// (Services, ReplicaSets, …), and what is storage. Others are passed over.
+// (Services, ReplicaSets, …), what is storage, and what is devices. Others are passed over.
 func (w *World) Set(all ...api.Object) {
 	v := &w.w.volumes
 	for _, o := range all {
@@ -51,6 +52,12 @@ func (w *World) Set(all ...api.Object) {
 			v.capacities[key] = o
 		case *storagev1.VolumeAttachment:
 			v.attach(nil, o)
+		case *resourcev1.ResourceClaim:
+			w.w.devices.setClaim(nil, o)
+		case *resourcev1.ResourceSlice:
+			w.w.devices.setSlice(nil, o)
+		case *resourcev1.DeviceClass:
+			w.w.devices.setClass(nil, o)
 		case *corev1.Service, *corev1.ReplicationController, *appsv1.ReplicaSet, *appsv1.StatefulSet:
 			w.w.owners.set(nil, o)
 		}
@@ -69,6 +76,7 @@ func (w *World) Schedule(ctx context.Context, obj *corev1.Pod) (node, why string
 	case r.node == nil:
 		return "", r.why.text
 	}
+	w.w.assumeDevices(r.devices)
 	w.w.place(p, r.node.name, true)
 	return r.node.name, ""
 }
@@ -115,7 +123,7 @@ func (w *World) Explain(ctx context.Context, obj *corev1.Pod, budgets []*policyv
 	case r.node != nil:
 		out.Node = r.node.name
 	default:
-		out.Message = world.explain(p, r.why, budgets)
+		out.Message = world.explain(ctx, p, r.why, budgets)
 	}
 	b := world.boardOf(p.class)
 	cells, feasible := b.judge()
@@ -128,10 +136,16 @@ func (w *World) Explain(ctx context.Context, obj *corev1.Pod, budgets []*policyv
 		if v == nil {
 			v = world.withHopes(p, n)
 		}
+		if v == nil && p.need != nil {
+			v = world.explainDevices(ctx, p, n)
+		}
 		if v != nil {
 			e.Filter, e.Reasons = v.plugin.String(), v.reason
 		} else {
 			e.Scores = b.scores(b.line(n.slot))
+			if p.need != nil && p.need.ranked && p.need.on[n.slot] != nil {
+				e.Scores = append(e.Scores, Score{dynamicResources.String(), p.need.grade(n.slot), p.options.weights[dynamicResources]})
+			}
 			for _, s := range e.Scores {
 				e.Total += s.Score * s.Weight
 			}
@@ -142,13 +156,16 @@ func (w *World) Explain(ctx context.Context, obj *corev1.Pod, budgets []*policyv
 }
 
 // explain why a pod fits nowhere, and what preemption would make of it.
-func (w *world) explain(p *pod, why *refusal, budgets []*policyv1.PodDisruptionBudget) string {
+func (w *world) explain(ctx context.Context, p *pod, why *refusal, budgets []*policyv1.PodDisruptionBudget) string {
 	if len(w.nodes) == 0 || why.hopeless() {
 		return why.text
 	}
-	said := w.postFilter(p)
+	var said []string
+	if p.options.filters.has(dynamicResources) {
+		said = append(said, p.need.relief(p.obj).said)
+	}
 	if p.options.filters.has(defaultPreemption) {
-		all, reason, _ := w.preempt(p, why, budgets)
+		all, reason, _ := w.preempt(ctx, p, why, budgets)
 		if len(all) > 0 {
 			return why.text
 		}

@@ -105,7 +105,7 @@ func TestExtenderPreempts(t *testing.T) {
 	}
 	w.with("a", aPod("a1", cpu("4"), priority(1))).with("b", aPod("b1", cpu("4"), priority(2)))
 	p := w.newPod(aPod("p", cpu("2"), priority(9)))
-	all, _, _ := w.preempt(p, w.plan(p).why, nil)
+	all, _, _ := w.preempt(t.Context(), p, w.plan(p).why, nil)
 	if best := least(all); best.node.name != "a" {
 		t.Fatalf("got %s before the extender is asked", best.node.name)
 	}

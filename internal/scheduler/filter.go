@@ -167,6 +167,9 @@ func (w *world) fitsResources(c *class, n *node) bool {
 
 // elsewhere: a resource is not for NodeResourcesFit to look at.
 func (w *world) elsewhere(c *class, n *node, name corev1.ResourceName) bool {
+	if n.alloc.other[name] == 0 && w.devices.backed[name] != nil {
+		return true // it is made of devices there
+	}
 	o := c.options
 	if (o.ignored != nil || o.ignoring != nil) && extendedResource(name) {
 		group, _, _ := strings.Cut(string(name), "/")

@@ -2,6 +2,9 @@ package scheduler
 
 import (
 	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 )
 
 // change is what can make room for a pod that fits nowhere.
@@ -37,6 +40,8 @@ type happening struct {
 	pod   *class // of pod…: as it is or, gone, was; for podLabels as it was …
 	now   *class // … and as it is
 	claim string // of claimChanged, deviceClaimChanged: namespace/name
+	freed bool   // of deviceClaimChanged: devices that others may have
+	class *resourcev1.DeviceClass
 }
 
 // helps says which changes may turn a plugin's no into a yes.
@@ -83,6 +88,26 @@ func (w *world) mayHelp(c *class, by plugins, e happening) bool {
 		return w.podMayHelp(c, by, e)
 	case e.what == claimChanged:
 		return slices.ContainsFunc(c.claims, func(u claimUse) bool { return u.key == e.claim })
+	case e.class != nil && !by.has(dynamicResources):
+		return c.asksFor(e.class)
+	}
+	return true
+}
+
+// asksFor extended resources that a device class stands for.
+func (c *class) asksFor(class *resourcev1.DeviceClass) bool {
+	return slices.ContainsFunc(c.extended, func(name corev1.ResourceName) bool {
+		return name == corev1.ResourceName(resourcev1.ResourceDeviceClassPrefix+class.Name) || class.Spec.ExtendedResourceName != nil && string(name) == *class.Spec.ExtendedResourceName
+	})
+}
+
+// mayHelpPod says of one pod what mayHelp says of its class: its claims are its own.
+func (w *world) mayHelpPod(p *pod, e happening) bool {
+	switch {
+	case e.what == deviceClaimChanged:
+		return e.freed || usesClaim(p.obj, e.claim)
+	case e.class != nil:
+		return p.asksFor(e.class) || w.devices.names(p.obj, e.class.Name)
 	}
 	return true
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	extenderv1 "k8s.io/kube-scheduler/extender/v1"
@@ -25,16 +26,26 @@ func (c *Configuration) interested(p *corev1.Pod) (all []*Extender) {
 func (w *world) planNodes(ctx context.Context, p *pod, with []*Extender) result {
 	b := w.boardOf(p.class)
 	t := &attempt{refused: map[int32]*verdict{}}
+	if b.whole() == nil && w.needsDevices(p) {
+		var err error
+		if p.need, err = w.need(ctx, p, time.Now()); err != nil {
+			return result{err: err}
+		}
+	}
+	if b.whole() != nil || p.need != nil && p.need.rejected != nil {
+		return result{why: w.refuse(p, nil)}
+	}
 	if h := w.hopes[p.key]; h != nil {
 		if n := w.byName[h.on]; n != nil && n.obj != nil && b.fits(n.slot) && !w.robs(p, n) {
-			if left, err := t.filter(ctx, p, with, []*node{n}); err == nil && len(left) == 1 {
-				return result{node: n}
+			left, err := w.filterDevices(ctx, p, t, []*node{n}, 1)
+			if err == nil {
+				left, err = t.filter(ctx, p, with, left)
+			}
+			if err == nil && len(left) == 1 {
+				return p.result(n, 0)
 			}
 			clear(t.refused)
 		}
-	}
-	if b.whole() != nil {
-		return result{why: w.refuse(p, nil)}
 	}
 	var fit []*node
 	rules := b.rules()
@@ -49,17 +60,37 @@ func (w *world) planNodes(ctx context.Context, p *pod, with []*Extender) result 
 		}
 		fit = append(fit, n)
 	}
-	left, err := t.filter(ctx, p, with, fit)
+	left, err := fit, error(nil)
+	if p.need != nil {
+		enough := 1
+		switch {
+		case len(with) > 0:
+			enough = len(fit)
+		case p.need.ranked:
+			enough = alternatives
+		}
+		b.sort(fit)
+		left, err = w.filterDevices(ctx, p, t, fit, enough)
+	}
+	if err == nil {
+		left, err = t.filter(ctx, p, with, left)
+	}
 	switch {
 	case err != nil:
 		return result{err: err}
 	case len(left) == 0:
 		return result{why: w.refuse(p, t.refused)}
 	case len(left) == 1:
-		return result{node: left[0]}
+		return p.result(left[0], 0)
 	}
-	best, score := b.best(left, t.scores(ctx, p, with, left))
-	return result{node: best, score: score}
+	more := t.scores(ctx, p, with, left)
+	if p.need != nil && p.need.ranked {
+		for _, n := range left {
+			more[n.slot] += p.options.weights[dynamicResources] * p.need.grade(n.slot)
+		}
+	}
+	best, score := b.best(left, more)
+	return p.result(best, score)
 }
 
 // attempt is one decision of planNodes on its way.
@@ -114,6 +145,41 @@ func (t *attempt) scores(ctx context.Context, p *pod, with []*Extender, nodes []
 // best of some nodes: as in pick, but among those alone, and with more to add to
 // their scores.
 func (b *board) best(nodes []*node, more map[int32]int64) (*node, int64) {
+	totals := b.totals(nodes)
+	var best *line
+	var most int64
+	for i, n := range nodes {
+		l := b.line(n.slot)
+		total := totals[i] + more[n.slot]
+		if best == nil || total > most || total == most && b.before(l, best) {
+			best, most = l, total
+		}
+	}
+	return best.node, most
+}
+
+// sort nodes, the best first.
+func (b *board) sort(nodes []*node) {
+	if len(nodes) < 2 {
+		return
+	}
+	totals := map[*node]int64{}
+	for i, total := range b.totals(nodes) {
+		totals[nodes[i]] = total
+	}
+	slices.SortFunc(nodes, func(x, y *node) int {
+		if totals[x] != totals[y] {
+			return cmp.Compare(totals[y], totals[x])
+		}
+		if b.before(b.line(x.slot), b.line(y.slot)) {
+			return -1
+		}
+		return 1
+	})
+}
+
+// totals of some nodes' scores, as among those alone.
+func (b *board) totals(nodes []*node) []int64 {
 	among := map[*cell]*cell{}
 	var cells []*cell
 	for _, n := range nodes {
@@ -127,16 +193,12 @@ func (b *board) best(nodes []*node, more map[int32]int64) (*node, int64) {
 		among[c].heap = append(among[c].heap, n.slot)
 	}
 	b.grade(cells, len(nodes))
-	var best *line
-	var most int64
-	for _, n := range nodes {
+	totals := make([]int64, len(nodes))
+	for i, n := range nodes {
 		l := b.line(n.slot)
-		total := among[l.cell].total + l.score + more[n.slot]
-		if best == nil || total > most || total == most && b.before(l, best) {
-			best, most = l, total
-		}
+		totals[i] = among[l.cell].total + l.score
 	}
-	return best.node, most
+	return totals
 }
 
 // narrow asks the extenders which victims they agree with.

@@ -8,10 +8,11 @@ import (
 
 // result of a decision: a node, or why not.
 type result struct {
-	node  *node
-	score int64
-	why   *refusal // when there is no node
-	err   error    // when it could not be decided
+	node    *node
+	score   int64
+	devices *devicePlan // what to do about the pod's claims, nil = nothing
+	why     *refusal    // when there is no node
+	err     error       // when it could not be decided
 }
 
 // refusal says why no node takes a pod.
@@ -105,6 +106,9 @@ func (w *world) plan(p *pod) result {
 func (w *world) refuse(p *pod, refused map[int32]*verdict) *refusal {
 	b := p.board
 	r := &refusal{verdicts: make([]*verdict, len(w.nodes)), whole: b.whole()}
+	if r.whole == nil && p.need != nil {
+		r.whole = p.need.rejected
+	}
 	if r.whole != nil {
 		r.by = r.by.with(r.whole.plugin)
 	}

@@ -177,7 +177,7 @@ func TestBoardFollows(t *testing.T) {
 				}
 				if r.node == nil {
 					before := len(w.placed)
-					w.preempt(p, r.why, nil)
+					w.preempt(t.Context(), p, r.why, nil)
 					if len(w.placed) != before {
 						t.Fatalf("preemption left %d pods of %d", len(w.placed), before)
 					}
@@ -205,7 +205,7 @@ func TestPreempt(t *testing.T) {
 	if r.node != nil {
 		t.Fatalf("fits on %s", r.node.name)
 	}
-	all, _, _ := w.preempt(p, r.why, nil)
+	all, _, _ := w.preempt(t.Context(), p, r.why, nil)
 	c := least(all)
 	if c == nil || c.node.name != "a" || len(c.victims) != 1 || c.victims[0].obj.Name != "a2" {
 		t.Fatalf("got %+v, want a2 to leave a", c)
@@ -223,7 +223,7 @@ func TestPreempt(t *testing.T) {
 		{aPod("kind", cpu("2"), priority(9), func(p *corev1.Pod) { p.Spec.PreemptionPolicy = new(corev1.PreemptNever) }), "preemption: not eligible due to preemptionPolicy=Never."},
 	} {
 		p := w.newPod(c.pod)
-		if all, why, _ := w.preempt(p, w.plan(p).why, nil); len(all) > 0 || why != c.want {
+		if all, why, _ := w.preempt(t.Context(), p, w.plan(p).why, nil); len(all) > 0 || why != c.want {
 			t.Errorf("%s: got %+v, %q, want %q", c.pod.Name, all, why, c.want)
 		}
 	}

@@ -16,10 +16,11 @@ type pod struct {
 
 	// while it waits
 	queued time.Time
-	tries  int  // that ended with no node for it
-	errors int  // since, that ended with an error
-	gated  bool // its victims are being told to go
-	missed bool // something happened meanwhile
+	tries  int   // that ended with no node for it
+	errors int   // since, that ended with an error
+	gated  bool  // its victims are being told to go
+	missed bool  // something happened meanwhile
+	need   *need // of devices, as of the last decision; nil = none
 }
 
 func (w *world) newPod(obj *corev1.Pod) *pod {

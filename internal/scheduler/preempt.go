@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"cmp"
+	"context"
 	"math"
 	"slices"
 	"time"
@@ -85,7 +86,7 @@ func (c *preemption) objects() []*corev1.Pod {
 
 // preempt looks for nodes that p would fit on if pods of lower priority went. why
 // says, in upstream's words, why there are none; eligible, that it was looked for.
-func (w *world) preempt(p *pod, no *refusal, budgets []*policyv1.PodDisruptionBudget) (found []*preemption, why string, eligible bool) {
+func (w *world) preempt(ctx context.Context, p *pod, no *refusal, budgets []*policyv1.PodDisruptionBudget) (found []*preemption, why string, eligible bool) {
 	if text := w.mayNot(p, no); text != "" {
 		return nil, "preemption: " + text, false
 	}
@@ -108,7 +109,7 @@ func (w *world) preempt(p *pod, no *refusal, budgets []*policyv1.PodDisruptionBu
 	w.trial(p, func() {
 		for i := range candidates {
 			at := candidates[(from+i)%len(candidates)]
-			c, why := w.victims(p, w.nodes[at], budgets)
+			c, why := w.victims(ctx, p, w.nodes[at], budgets)
 			if c == nil {
 				reasons[at] = why
 				continue
@@ -179,7 +180,7 @@ func leaving(p *corev1.Pod) bool {
 // victims on one node: everything of lower priority is taken off, then given
 // back, the most important first, for as long as p still fits. Without any, it
 // says why.
-func (w *world) victims(p *pod, n *node, budgets []*policyv1.PodDisruptionBudget) (*preemption, *verdict) {
+func (w *world) victims(ctx context.Context, p *pod, n *node, budgets []*policyv1.PodDisruptionBudget) (*preemption, *verdict) {
 	var lower []*placed
 	for _, pl := range n.pods {
 		if pl.priority < p.priority {
@@ -188,6 +189,11 @@ func (w *world) victims(p *pod, n *node, budgets []*policyv1.PodDisruptionBudget
 	}
 	if len(lower) == 0 {
 		return nil, saidNoVictims
+	}
+	if p.need != nil { // others' going frees no devices: their claims go later
+		if v, err := w.fitsDevices(ctx, p, n); v != nil || err != nil {
+			return nil, v
+		}
 	}
 	slices.SortFunc(lower, moreImportant)
 	for _, pl := range lower {

@@ -26,10 +26,16 @@ func (s *Scheduler) prepare(parent context.Context, b bind) {
 	if b.obj.Status.NominatedNodeName != b.node { // for those who want to know meanwhile (KEP-5278)
 		s.say(told{obj: b.obj, nominated: &b.node})
 	}
-	err := s.write(ctx, &b)
+	by, err := s.write(ctx, &b)
+	var due <-chan time.Time
+	if at := b.devicesDue(); !at.IsZero() {
+		t := time.NewTimer(time.Until(at) + time.Second) // it is written by the second
+		defer t.Stop()
+		due = t.C
+	}
 	for err == nil {
 		var done bool
-		if done, err = s.prepared(&b); err != nil {
+		if done, by, err = s.prepared(&b); err != nil {
 			break
 		}
 		if done {
@@ -41,34 +47,53 @@ func (s *Scheduler) prepare(parent context.Context, b bind) {
 		}
 		select {
 		case <-wait:
+		case <-due:
 		case <-late:
 			err = fmt.Errorf("binding volumes: %w", context.DeadlineExceeded)
+			by = volumeBinding
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
 	}
 	if parent.Err() == nil {
-		s.bound(b, fmt.Errorf("running PreBind plugin %q: %w", volumeBinding, err))
+		s.bound(b, fmt.Errorf("running PreBind plugin %q: %w", by, err))
 	}
 }
 
-func (s *Scheduler) write(ctx context.Context, b *bind) error {
+// write what was decided. An error is of the plugin by.
+func (s *Scheduler) write(ctx context.Context, b *bind) (by plugin, err error) {
 	if b.storage != nil {
-		return s.writeStorage(ctx, b)
+		if err := s.writeStorage(ctx, b); err != nil {
+			return volumeBinding, err
+		}
 	}
-	return nil
+	if b.devices != nil {
+		return dynamicResources, s.writeDevices(ctx, b)
+	}
+	return none, nil
 }
 
-// prepared says whether everything is as it was decided.
-func (s *Scheduler) prepared(b *bind) (bool, error) {
+// prepared says whether everything is as it was decided. An error is of the plugin by.
+func (s *Scheduler) prepared(b *bind) (done bool, by plugin, err error) {
+	by = volumeBinding
+	if b.storage == nil {
+		by = dynamicResources
+	}
 	now, ok := s.podsIn.Get(b.obj.Namespace, b.obj.Name)
 	if !ok || now.UID != b.obj.UID {
-		return false, apierrors.NewNotFound(s.pods.Kind().GroupResource(), b.obj.Name)
+		return false, by, apierrors.NewNotFound(s.pods.Kind().GroupResource(), b.obj.Name)
 	}
+	done = true
 	if b.storage != nil {
-		return s.stored(b)
+		if done, err = s.stored(b); err != nil {
+			return false, by, err
+		}
 	}
-	return true, nil
+	if b.devices != nil {
+		ready, err := s.devicesReady(b, time.Now())
+		return done && ready, dynamicResources, err
+	}
+	return done, by, nil
 }
 
 // stirred wakes those who wait for volumes or devices to be ready.

@@ -111,6 +111,14 @@ func (q *queue) failed(p *pod, by plugins, now time.Time) {
 	q.groups[w.group][p.key] = w
 }
 
+// hold a pod that waits for its claims to be made: that is no failure, so it does
+// not back off.
+func (q *queue) hold(p *pod, now time.Time) {
+	tries := p.tries
+	q.failed(p, plugins(0).with(dynamicResources), now)
+	p.tries, q.waiting[p.key].since = tries, now.Add(-q.most)
+}
+
 // again puts back a pod that failed for a reason that passes (a lost bind).
 func (q *queue) again(p *pod, now time.Time) {
 	p.errors++
@@ -125,7 +133,9 @@ func (q *queue) wake(w *world, e happening, now time.Time) {
 	for g, pods := range q.groups {
 		if w.mayHelp(g.class, g.by, e) {
 			for _, one := range pods {
-				q.rouse(one, now)
+				if w.mayHelpPod(one.pod, e) {
+					q.rouse(one, now)
+				}
 			}
 		}
 	}

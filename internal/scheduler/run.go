@@ -10,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/proa-dev/proa/internal/api"
@@ -37,6 +38,7 @@ type Scheduler struct {
 	budgets   *client.Informer[*policyv1.PodDisruptionBudget]
 	claimsIn  *client.Informer[*corev1.PersistentVolumeClaim]
 	volumesIn *client.Informer[*corev1.PersistentVolume]
+	devicesIn *client.Informer[*resourcev1.ResourceClaim]
 	preparing map[string]chan struct{} // pods whose volumes or devices are being made ready, woken when those change
 	synced    []<-chan struct{}
 
@@ -54,6 +56,7 @@ type bind struct {
 	node    string
 	on      *corev1.Node // as decided on
 	storage *storagePlan // what has to be bound first, nil = nothing
+	devices *devicePlan  // what has to be allocated and reserved first, nil = nothing
 }
 
 // New registers with the informers.
@@ -76,6 +79,7 @@ func New(c Config) *Scheduler {
 		s.outboxes[i] = newOutbox()
 	}
 	s.watchStorage(c.Informers)
+	s.watchDevices(c.Informers)
 	s.watchOwners(c.Informers)
 	nodes := client.Shared[*corev1.Node](c.Informers, client.Scope{})
 	namespaces := client.Shared[*corev1.Namespace](c.Informers, client.Scope{})

@@ -11,6 +11,9 @@ import (
 // one pod's turn.
 func (s *Scheduler) one(ctx context.Context, p *pod, now time.Time) error {
 	s.world.renew(p)
+	if s.held(p, now) {
+		return nil
+	}
 	with := s.config.interested(p.obj)
 	r := s.world.decide(ctx, p, with)
 	if r.err != nil {
@@ -24,9 +27,11 @@ func (s *Scheduler) one(ctx context.Context, p *pod, now time.Time) error {
 		if len(p.claims) > 0 {
 			b.storage = s.world.assumeStorage(p, r.node)
 		}
+		b.devices = r.devices
+		s.world.assumeDevices(b.devices)
 		s.world.place(p, r.node.name, true)
 		s.queue.wake(s.world, happening{what: podCame, pod: p.class}, now)
-		if b.storage != nil {
+		if b.storage != nil || b.devices != nil {
 			go s.prepare(ctx, b)
 			return nil
 		}
@@ -40,7 +45,8 @@ func (s *Scheduler) one(ctx context.Context, p *pod, now time.Time) error {
 
 // decide on a pod. Those that nobody else has a say in are decided by boards.
 func (w *world) decide(ctx context.Context, p *pod, with []*Extender) result {
-	if len(with) > 0 {
+	p.need = nil
+	if len(with) > 0 || w.needsDevices(p) {
 		return w.planNodes(ctx, p, with)
 	}
 	return w.plan(p)
@@ -56,9 +62,16 @@ func (s *Scheduler) makeRoom(ctx context.Context, p *pod, why *refusal, with []*
 	case why.hopeless():
 		return text, nil
 	}
-	said := s.world.postFilter(p)
+	var said []string
+	if p.options.filters.has(dynamicResources) {
+		r := p.need.relief(p.obj)
+		said = append(said, r.said)
+		if r.claim != nil {
+			go s.relieve(ctx, p, r)
+		}
+	}
 	if p.options.filters.has(defaultPreemption) {
-		all, reason, eligible := s.world.preempt(p, why, s.budgets.List("", nil))
+		all, reason, eligible := s.world.preempt(ctx, p, why, s.budgets.List("", nil))
 		all, err := s.world.narrow(ctx, p, with, all)
 		if err != nil {
 			reason = "preemption: " + err.Error()
@@ -79,14 +92,6 @@ func (s *Scheduler) makeRoom(ctx context.Context, p *pod, why *refusal, with []*
 // hopeless: something is wrong with the pod itself, so nothing is tried. Upstream
 // ends such messages with "not found", which is about itself and not about the pod.
 func (r *refusal) hopeless() bool { return r.whole != nil && r.whole.plugin < dynamicResources }
-
-// postFilter is what upstream's DynamicResources says when a pod fits nowhere.
-func (w *world) postFilter(p *pod) (said []string) {
-	if p.options.filters.has(dynamicResources) {
-		said = append(said, "no new claims to deallocate")
-	}
-	return said
-}
 
 // nominate a pod for the node from which others go for it.
 func (s *Scheduler) nominate(ctx context.Context, p *pod, c *preemption) {

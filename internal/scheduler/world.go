@@ -25,6 +25,7 @@ type world struct {
 	topo    map[string]*topology // by topology key
 	imaged  map[string]int       // on how many nodes an image is
 	volumes volumes
+	devices devices
 	hopes   map[string]*hope // pods that wait for their victims to go, by key
 	seed    uint64
 
@@ -46,7 +47,7 @@ func newWorld(seed uint64, config *Configuration) *world {
 	return &world{
 		config: config, owners: newOwners(), said: map[string]*verdict{}, priorities: map[int32]int{},
 		byName: map[string]*node{}, placed: map[string]*placed{}, terms: newTerms(), imaged: map[string]int{},
-		classes: classes{byID: map[string]*class{}}, topo: map[string]*topology{}, volumes: newVolumes(),
+		classes: classes{byID: map[string]*class{}}, topo: map[string]*topology{}, volumes: newVolumes(), devices: newDevices(),
 		hopes: map[string]*hope{}, seed: seed,
 	}
 }
@@ -271,6 +272,7 @@ func (w *world) setNamespace(name string, set labels.Set) { w.terms.setNamespace
 // forget drops classes and terms that no pod in the world and none in the queue
 // has: called now and then, so that what nobody asks for is not counted for ever.
 func (w *world) forget(waiting func(func(*pod))) {
+	w.devices.sweep()
 	kept, used := map[*class]bool{}, map[*term]bool{}
 	mark := func(p *pod) {
 		if !kept[p.class] {

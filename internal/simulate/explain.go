@@ -8,6 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/tools/clientcmd"
@@ -49,7 +50,8 @@ func Explain(ctx context.Context, kubeconfig, kubecontext, namespace, pod string
 		take[*corev1.Node](ctx, w, conn), take[*corev1.Namespace](ctx, w, conn), take[*corev1.Pod](ctx, w, conn),
 		take[*corev1.Service](ctx, w, conn), take[*corev1.ReplicationController](ctx, w, conn), take[*appsv1.ReplicaSet](ctx, w, conn), take[*appsv1.StatefulSet](ctx, w, conn),
 		take[*corev1.PersistentVolumeClaim](ctx, w, conn), take[*corev1.PersistentVolume](ctx, w, conn), take[*storagev1.StorageClass](ctx, w, conn),
-		take[*storagev1.CSINode](ctx, w, conn), take[*storagev1.CSIDriver](ctx, w, conn), take[*storagev1.CSIStorageCapacity](ctx, w, conn), take[*storagev1.VolumeAttachment](ctx, w, conn))
+		take[*storagev1.CSINode](ctx, w, conn), take[*storagev1.CSIDriver](ctx, w, conn), take[*storagev1.CSIStorageCapacity](ctx, w, conn), take[*storagev1.VolumeAttachment](ctx, w, conn),
+		take[*resourcev1.DeviceClass](ctx, w, conn), take[*resourcev1.ResourceSlice](ctx, w, conn), take[*resourcev1.ResourceClaim](ctx, w, conn))
 	if err != nil {
 		return nil, err
 	}
