@@ -106,3 +106,9 @@ type Binding struct {
 type Binder interface {
 	BindAll(ctx context.Context, all []Binding) []error
 }
+
+// Collector deletes all objects of a kind that a field selector ("a=1,b=2") matches,
+// in one call. A Conn may have it besides.
+type Collector interface {
+	DeleteAll(ctx context.Context, k *api.Kind, namespace, fields string) error
+}

@@ -17,6 +17,7 @@ import (
 	"github.com/proa-dev/proa/internal/client"
 	"github.com/proa-dev/proa/internal/client/event"
 	"github.com/proa-dev/proa/internal/kubelet/container"
+	"github.com/proa-dev/proa/internal/kubelet/dra"
 	"github.com/proa-dev/proa/internal/kubelet/pod"
 	"github.com/proa-dev/proa/internal/kubelet/runtime"
 	"github.com/proa-dev/proa/internal/kubelet/volume"
@@ -95,7 +96,11 @@ func (w *worker) operation(op pod.Op) func(context.Context) func(*worker) {
 				}
 				if err != nil {
 					w.log.Warn("no sandbox", "err", err)
-					k.events.Warning(ref(p, ""), "FailedCreatePodSandBox", "Failed to create pod sandbox: %v", err)
+					if e := (*dra.Error)(nil); errors.As(err, &e) {
+						k.events.Warning(ref(p, ""), "FailedPrepareDynamicResources", "Failed to prepare dynamic resources: %v", err)
+					} else {
+						k.events.Warning(ref(p, ""), "FailedCreatePodSandBox", "Failed to create pod sandbox: %v", err)
+					}
 					w.st.Retry = time.Now().Add(5 * time.Second)
 				} else if op.Attempt > 0 {
 					k.events.Normal(ref(p, ""), "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
@@ -145,7 +150,7 @@ func (w *worker) operation(op pod.Op) func(context.Context) func(*worker) {
 		return func(ctx context.Context) func(*worker) { return k.update(ctx, p, op) }
 	case pod.Tidy:
 		return func(ctx context.Context) func(*worker) {
-			err := errors.Join(k.volumes.Unmount(ctx, p.UID), k.cgroups.Remove(p.UID))
+			err := errors.Join(k.dra.Unprepare(ctx, p.UID), k.volumes.Unmount(ctx, p.UID), k.cgroups.Remove(p.UID))
 			if err != nil {
 				pause(ctx, time.Second)
 			}
@@ -259,6 +264,9 @@ func (k *kubelet) sandbox(ctx context.Context, p *v1.Pod, attempt int) error {
 	}
 	cfg, err := container.Sandbox(&k.node, p, attempt, k.cgroups.Parent(p), ids)
 	if err != nil {
+		return err
+	}
+	if err := k.dra.Prepare(ctx, p); err != nil {
 		return err
 	}
 	if !p.Spec.HostNetwork {

@@ -167,7 +167,8 @@ func (b *bench) await(what string, good func() bool) {
 	}
 }
 
-func (b *bench) end(name string) {
+// remove a pod: it is to stop.
+func (b *bench) remove(name string) {
 	b.t.Helper()
 	p, err := client.For[*v1.Pod](b.api).Get(b.t.Context(), "n", name)
 	if err != nil {
@@ -178,6 +179,12 @@ func (b *bench) end(name string) {
 	if _, err := client.For[*v1.Pod](b.api).Update(b.t.Context(), gone); err != nil {
 		b.t.Fatal(err)
 	}
+}
+
+// end a pod, and wait until it is gone.
+func (b *bench) end(name string) {
+	b.t.Helper()
+	b.remove(name)
 	b.wait(name, "gone", func(p *v1.Pod) bool { return p == nil })
 }
 

@@ -29,6 +29,7 @@ import (
 	"github.com/proa-dev/proa/internal/kubelet/cgroup"
 	"github.com/proa-dev/proa/internal/kubelet/container"
 	"github.com/proa-dev/proa/internal/kubelet/csi"
+	"github.com/proa-dev/proa/internal/kubelet/dra"
 	"github.com/proa-dev/proa/internal/kubelet/image"
 	"github.com/proa-dev/proa/internal/kubelet/node"
 	"github.com/proa-dev/proa/internal/kubelet/probe"
@@ -128,6 +129,7 @@ type kubelet struct {
 	images    *image.Manager
 	volumes   *volume.Manager
 	csi       *csi.Manager
+	dra       *dra.Manager
 	probes    *probe.Manager
 	cgroups   *cgroup.Tree
 	sources   *source.Sources
@@ -173,7 +175,9 @@ func Run(ctx context.Context, c Config) error {
 	k.bound = client.Shared[*v1.Pod](informers, client.Scope{Index: "spec.nodeName", Value: c.Name})
 	k.sources = source.New(ctx, c.Conn, services, k.sourceChanged)
 	k.volumes.Sources = k.sources
-	k.drivers(ctx)
+	if err := k.drivers(ctx); err != nil {
+		return err
+	}
 	if err := k.adopt(ctx); err != nil {
 		return err
 	}

@@ -4,24 +4,38 @@ import (
 	"context"
 
 	v1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 
+	"github.com/proa-dev/proa/internal/client"
 	"github.com/proa-dev/proa/internal/kubelet/csi"
+	"github.com/proa-dev/proa/internal/kubelet/dra"
 	"github.com/proa-dev/proa/internal/kubelet/plugin"
 )
 
 // drivers makes what serves pods through drivers. There is none at first, and
 // nothing is done until one comes.
-func (k *kubelet) drivers(ctx context.Context) {
+func (k *kubelet) drivers(ctx context.Context) (err error) {
 	k.csi = csi.New(ctx, csi.Config{
 		Root: plugin.Root(k.RootDir), Node: k.Name, Conn: k.Conn, Events: k.events, Log: k.log,
 		Self: k.following, Secret: k.sources.Secret, Token: k.sources.Token, Used: k.reportSoon, Came: k.driverCame,
 	})
 	k.volumes.CSI = k.csi
+	k.dra, err = dra.New(ctx, dra.Config{Root: plugin.Root(k.RootDir), Conn: k.Conn, Log: k.log, Came: k.driverCame, Left: k.driverLeft})
+	return err
+}
+
+// driverLeft takes back what a DRA driver has published about the node's devices.
+func (k *kubelet) driverLeft(ctx context.Context, driver string) error {
+	c, ok := k.Conn.(client.Collector)
+	if !ok {
+		return nil
+	}
+	return c.DeleteAll(ctx, client.For[*resourcev1.ResourceSlice](k.Conn).Kind(), "", "spec.nodeName="+k.Name+",spec.driver="+driver)
 }
 
 // plugins are followed as they come and go.
 func (k *kubelet) plugins(ctx context.Context) error {
-	w := &plugin.Watcher{Root: plugin.Root(k.RootDir), Log: k.log, Handlers: map[string]plugin.Handler{"CSIPlugin": k.csi}}
+	w := &plugin.Watcher{Root: plugin.Root(k.RootDir), Log: k.log, Handlers: map[string]plugin.Handler{"CSIPlugin": k.csi, "DRAPlugin": k.dra}}
 	return w.Run(ctx)
 }
 
@@ -30,6 +44,9 @@ func (k *kubelet) driverCame(string) {
 	k.tellAll(func(w *worker) {
 		if !w.st.Volumes && w.fails > 0 {
 			w.st.Remount = w.st.Now
+		}
+		if w.st.Pod != nil && dra.Uses(w.st.Pod) {
+			w.st.Retry = w.st.Now
 		}
 	})
 }

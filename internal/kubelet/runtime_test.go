@@ -27,11 +27,12 @@ type engine struct {
 	in         map[string]string // container → sandbox
 	events     []chan *cri.ContainerEventResponse
 	calls      map[string]int
+	made       map[string]*cri.ContainerConfig // the last one of each pod
 }
 
 // newEngine listens on a socket of its own.
 func newEngine(t *testing.T) (e *engine, endpoint string) {
-	e = &engine{sandboxes: map[string]*cri.PodSandboxStatus{}, containers: map[string]*cri.ContainerStatus{}, in: map[string]string{}, calls: map[string]int{}}
+	e = &engine{sandboxes: map[string]*cri.PodSandboxStatus{}, containers: map[string]*cri.ContainerStatus{}, in: map[string]string{}, calls: map[string]int{}, made: map[string]*cri.ContainerConfig{}}
 	path := filepath.Join(t.TempDir(), "cri.sock")
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -114,6 +115,7 @@ func (e *engine) CreateContainer(_ context.Context, r *cri.CreateContainerReques
 	id := e.id("container")
 	e.containers[id] = &cri.ContainerStatus{Id: id, Metadata: r.Config.Metadata, Labels: r.Config.Labels, Annotations: r.Config.Annotations, Image: r.Config.Image, CreatedAt: time.Now().UnixNano()}
 	e.in[id] = r.PodSandboxId
+	e.made[e.sandboxes[r.PodSandboxId].Metadata.Name] = r.Config
 	return &cri.CreateContainerResponse{ContainerId: id}, nil
 }
 

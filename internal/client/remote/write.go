@@ -105,3 +105,8 @@ func (c *Conn) Post(ctx context.Context, k *api.Kind, namespace, name, sub strin
 	}
 	return below(r, sub).Body(body).Do(ctx).Get()
 }
+
+// DeleteAll implements client.Collector.
+func (c *Conn) DeleteAll(ctx context.Context, k *api.Kind, namespace, fields string) error {
+	return c.request("DELETE", k, namespace).VersionedParams(&metav1.ListOptions{FieldSelector: fields}, c.paramsOf(k)).Do(ctx).Error()
+}

@@ -32,7 +32,7 @@ type Facts struct {
 	Handlers    []v1.NodeRuntimeHandler
 	Features    *v1.NodeFeatures
 	InUse       []v1.UniqueVolumeName // volumes that have to stay attached
-	Problem     string // why the node is not ready, "" = it is
+	Problem     string                // why the node is not ready, "" = it is
 	Pressure    Pressure
 	Now         time.Time
 	Info        v1.NodeSystemInfo

@@ -1,0 +1,122 @@
+package dra
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// claim that pods of the node use.
+type claim struct {
+	UID       types.UID
+	Namespace string
+	Name      string
+	Pods      []types.UID
+	// Drivers of the claim, and the devices that each has prepared.
+	Drivers  map[string][]Device
+	Prepared bool
+
+	lock chan struct{} // who holds it may call drivers about the claim
+}
+
+// Device that a driver has prepared.
+type Device struct {
+	Pool     string   `json:",omitempty"`
+	Name     string   `json:",omitempty"`
+	Share    *string  `json:",omitempty"`
+	Requests []string `json:",omitempty"` // of the claim that it is for, none = all
+	CDI      []string `json:",omitempty"` // names for the container runtime
+}
+
+func newClaim() *claim {
+	return &claim{Drivers: map[string][]Device{}, lock: make(chan struct{}, 1)}
+}
+
+func (c *claim) key() key { return key{c.Namespace, c.Name} }
+
+func (c *claim) take(ctx context.Context) error {
+	select {
+	case c.lock <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// state as it is written down.
+type state struct {
+	Boot    string   // of the machine: after another, nothing is prepared
+	Drivers []string // that have registered and whose time has not run out
+	Claims  []*claim
+}
+
+// file in the kubelet's folder.
+const file = "dra_manager_state.json"
+
+func boot() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b))
+}
+
+// load what a kubelet before this one has written down.
+func (m *Manager) load() error {
+	b, err := os.ReadFile(m.Root.Join(file))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var s state
+	if err == nil {
+		err = json.Unmarshal(b, &s)
+	}
+	if err != nil {
+		return fmt.Errorf("kubelet: what is prepared for pods is not known: %w; drain the node and remove %s", err, m.Root.Join(file))
+	}
+	m.saved = b
+	same := s.Boot == boot()
+	for _, c := range s.Claims {
+		c.lock = make(chan struct{}, 1)
+		c.Prepared = c.Prepared && same
+		if c.Drivers == nil {
+			c.Drivers = map[string][]Device{}
+		}
+		m.claims[c.key()] = c
+	}
+	for _, name := range s.Drivers {
+		m.drivers[name] = nil
+		m.leave(name)
+	}
+	return nil
+}
+
+// save what is prepared, if it is not what was saved last.
+func (m *Manager) save() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := state{Boot: boot(), Drivers: slices.Sorted(maps.Keys(m.drivers))}
+	for _, c := range m.claims {
+		s.Claims = append(s.Claims, c)
+	}
+	slices.SortFunc(s.Claims, func(a, b *claim) int { return compare(a.key(), b.key()) })
+	b, err := json.Marshal(s)
+	if err != nil || bytes.Equal(b, m.saved) {
+		return err
+	}
+	path := m.Root.Join(file)
+	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+		return fmt.Errorf("checkpoint ResourceClaim state: %w", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return fmt.Errorf("checkpoint ResourceClaim state: %w", err)
+	}
+	m.saved = b
+	return nil
+}
