@@ -63,23 +63,9 @@ func New(in *client.Informers, log *slog.Logger) *Controller {
 	})
 	c.podsIn.OnChange(c.podChanged)
 	c.nodes.OnChange(c.nodeChanged)
-	c.slicesIn.OnChange(c.sliceChanged)
+	c.slicesIn.OnChange(owned.WakeBySlice(c.queue, managedBy))
 	c.pointsIn.OnChange(c.endpointsChanged)
 	return c
-}
-
-// sliceChanged wakes the Service of a slice that somebody else may have changed, taken
-// from us or given to us.
-func (c *Controller) sliceChanged(old, now *discoveryv1.EndpointSlice) {
-	if old != nil && now != nil && old.Generation == now.Generation && maps.Equal(old.Labels, now.Labels) &&
-		equality.Semantic.DeepEqual(old.OwnerReferences, now.OwnerReferences) {
-		return
-	}
-	for _, s := range []*discoveryv1.EndpointSlice{old, now} {
-		if s != nil && s.Labels[discoveryv1.LabelManagedBy] == managedBy && s.Labels[discoveryv1.LabelServiceName] != "" {
-			c.queue.Add(client.Key(s.Namespace, s.Labels[discoveryv1.LabelServiceName]))
-		}
-	}
 }
 
 // endpointsChanged wakes the Service whose Endpoints somebody changed or deleted, and

@@ -5,18 +5,17 @@ package mirror
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/proa-dev/proa/internal/api/discovery"
 	"github.com/proa-dev/proa/internal/client"
 	"github.com/proa-dev/proa/internal/controller/loop"
+	"github.com/proa-dev/proa/internal/controller/owned"
 )
 
 // Controller of mirrored slices.
@@ -57,22 +56,8 @@ func New(in *client.Informers, log *slog.Logger) *Controller {
 			c.queue.AddObject(now)
 		}
 	})
-	c.slicesIn.OnChange(c.sliceChanged)
+	c.slicesIn.OnChange(owned.WakeBySlice(c.queue, managedBy))
 	return c
-}
-
-// sliceChanged wakes the Endpoints of a slice that somebody else may have changed,
-// taken from us or given to us.
-func (c *Controller) sliceChanged(old, now *discoveryv1.EndpointSlice) {
-	if old != nil && now != nil && old.Generation == now.Generation && maps.Equal(old.Labels, now.Labels) && maps.Equal(old.Annotations, now.Annotations) &&
-		equality.Semantic.DeepEqual(old.OwnerReferences, now.OwnerReferences) {
-		return
-	}
-	for _, s := range []*discoveryv1.EndpointSlice{old, now} {
-		if s != nil && s.Labels[discoveryv1.LabelManagedBy] == managedBy {
-			c.queue.Add(client.Key(s.Namespace, s.Labels[discoveryv1.LabelServiceName]))
-		}
-	}
 }
 
 // Run implements loop.Controller.
