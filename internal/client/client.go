@@ -80,6 +80,15 @@ type Event struct {
 	Old, New api.Object
 }
 
+// Between are the events that tell of an object (nil = none) in the place of another
+// of its name (nil = none): one of another UID comes after the end of the one before.
+func Between(old, now api.Object) []Event {
+	if old != nil && now != nil && old.GetUID() != now.GetUID() {
+		return []Event{{Old: old}, {New: now}}
+	}
+	return []Event{{Old: old, New: now}}
+}
+
 // Events is a running watch. The first batches hold what was there as additions;
 // Synced is closed before the last of these is returned by Next. When nothing
 // was there, the first Next returns an empty batch.

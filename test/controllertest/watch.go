@@ -182,12 +182,9 @@ func (e *events) tell(batch []client.Event) []client.Event {
 			delete(e.told, k)
 			out = append(out, client.Event{Old: x.Old})
 		case x.New == nil: // nobody knew of it
-		case old != nil && old.GetUID() != x.New.GetUID():
-			e.told[k] = x.New
-			out = append(out, client.Event{Old: old}, client.Event{New: x.New})
 		default:
 			e.told[k] = x.New
-			out = append(out, client.Event{Old: old, New: x.New})
+			out = append(out, client.Between(old, x.New)...)
 		}
 	}
 	return out

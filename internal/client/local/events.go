@@ -116,10 +116,8 @@ func (e *events) again(ctx context.Context, old *cache.Set) ([]client.Event, err
 		switch {
 		case was == nil:
 			out = append(out, client.Event{New: t.Item.Object})
-		case was.Object.GetUID() != t.Item.Object.GetUID():
-			out = append(out, client.Event{Old: was.Object}, client.Event{New: t.Item.Object})
 		case was.Revision != t.Item.Revision:
-			out = append(out, client.Event{Old: was.Object, New: t.Item.Object})
+			out = append(out, client.Between(was.Object, t.Item.Object)...)
 		}
 	}
 	for _, was := range had {

@@ -115,11 +115,7 @@ func (e *events) put(obj api.Object) {
 	if old != nil && old.GetUID() == obj.GetUID() && old.GetResourceVersion() == obj.GetResourceVersion() {
 		return
 	}
-	if old != nil && old.GetUID() != obj.GetUID() {
-		e.queue = append(e.queue, client.Event{Old: old}, client.Event{New: obj})
-	} else {
-		e.queue = append(e.queue, client.Event{Old: old, New: obj})
-	}
+	e.queue = append(e.queue, client.Between(old, obj)...)
 	e.rouse()
 }
 
