@@ -1,11 +1,9 @@
 package etcd
 
 import (
-	"fmt"
-	"os"
 	"path/filepath"
-	"strings"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,32 +19,19 @@ func (s *embedded) letGo() {
 	tx := s.Backend().ReadTx()
 	tx.RLock() // as long as somebody may read by it, the mapping stays where it is
 	defer tx.RUnlock()
-	maps, err := os.ReadFile("/proc/self/maps")
+	self, err := procfs.Self()
 	if err != nil {
 		return
 	}
-	for _, m := range mappings(string(maps), filepath.Join(s.room.dir, "db")) {
-		// Pages that are a file's and that nobody writes to are only unmapped by this.
-		unix.Syscall(unix.SYS_MADVISE, m.from, m.to-m.from, unix.MADV_DONTNEED)
+	maps, err := self.ProcMaps()
+	if err != nil {
+		return
 	}
-}
-
-// span of addresses.
-type span struct{ from, to uintptr }
-
-// mappings of a file that cannot be written through. maps is what /proc/PID/maps
-// says (proc_pid_maps(5)).
-func mappings(maps, file string) (all []span) {
-	for line := range strings.Lines(maps) {
-		line = strings.TrimSuffix(line, "\n")
-		var m span
-		var mode string
-		if !strings.HasSuffix(line, " "+file) {
-			continue
-		}
-		if _, err := fmt.Sscanf(line, "%x-%x %s", &m.from, &m.to, &mode); err == nil && strings.HasPrefix(mode, "r-") {
-			all = append(all, m)
+	file := filepath.Join(s.room.dir, "db")
+	for _, m := range maps {
+		if m.Pathname == file && m.Perms.Read && !m.Perms.Write {
+			// Pages that are a file's and that nobody writes to are only unmapped by this.
+			unix.Syscall(unix.SYS_MADVISE, m.StartAddr, m.EndAddr-m.StartAddr, unix.MADV_DONTNEED)
 		}
 	}
-	return all
 }

@@ -13,19 +13,6 @@ import (
 	"github.com/proa-dev/proa/internal/store"
 )
 
-func TestMappings(t *testing.T) {
-	const maps = `00400000-00c5d000 r-xp 00000000 fe:01 2053 /bin/x
-7f0000000000-7f0001000000 r--s 00000000 fe:01 2054 /data/member/snap/db
-7f0002000000-7f0003000000 rw-s 00000000 fe:01 2054 /data/member/snap/db
-7f0004000000-7f0005000000 r--s 00000000 fe:01 2054 /data/member/snap/db (deleted)
-7f0006000000-7f0007000000 rw-p 00000000 00:00 0
-`
-	got := mappings(maps, "/data/member/snap/db")
-	if len(got) != 1 || got[0] != (span{0x7f0000000000, 0x7f0001000000}) {
-		t.Errorf("%x", got)
-	}
-}
-
 // TestLetGo: the file's pages are let go, and what is in them is still read.
 func TestLetGo(t *testing.T) {
 	dir := t.TempDir()
