@@ -172,14 +172,9 @@ func (s *Server) writeItem(w http.ResponseWriter, r *http.Request, code int, ite
 		writeObject(w, r, code, want.GVK(false), table.Partial(item.Object, schema.GroupVersionKind{}), want)
 		return
 	}
-	body, err := verbs.Body(item, k, want.Media)
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
 	buf := documents.Get().(*[]byte)
 	defer documents.Put(buf)
-	doc, err := wire.AppendDocument((*buf)[:0], kindOf(item, k), body, want.Media)
+	doc, err := appendDocument((*buf)[:0], item, k, want.Media)
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -198,13 +193,13 @@ var documents = sync.Pool{New: func() any { return new([]byte) }}
 
 const documentMost = 64 << 10
 
-// document of an item in the served shape.
-func document(item *cache.Item, k api.Served, m wire.Media) ([]byte, error) {
+// appendDocument appends an item in the served shape.
+func appendDocument(dst []byte, item *cache.Item, k api.Served, m wire.Media) ([]byte, error) {
 	body, err := verbs.Body(item, k, m)
 	if err != nil {
 		return nil, err
 	}
-	return wire.Document(kindOf(item, k), body, m)
+	return wire.AppendDocument(dst, kindOf(item, k), body, m)
 }
 
 // kindOf is what a document has to be told of its kind: custom resources say it
@@ -296,7 +291,7 @@ func metadataBody(item *cache.Item, want negotiate.Want) (wire.Text, error) {
 }
 
 func (s *Server) tableOptions(r *http.Request, k api.Served, want negotiate.Want) (table.Options, error) {
-	o := table.Options{Kind: k.Hub(), Version: want.Meta, Whole: func(i *cache.Item) ([]byte, error) { return document(i, k, wire.JSON) }}
+	o := table.Options{Kind: k.Hub(), Version: want.Meta, Whole: func(i *cache.Item) ([]byte, error) { return appendDocument(nil, i, k, wire.JSON) }}
 	if k.Convert != nil {
 		o.Shaped = func(i *cache.Item) (api.Object, error) { return verbs.ShapedItem(i, k) }
 	}

@@ -89,7 +89,7 @@ func recordAnswer(rec *audit.Record, gvk schema.GroupVersionKind, obj runtime.Ob
 
 func recordItem(rec *audit.Record, item *cache.Item, k api.Served) {
 	rec.Answered(func(to io.Writer) error {
-		doc, err := document(item, k, wire.JSON)
+		doc, err := appendDocument(nil, item, k, wire.JSON)
 		if err == nil {
 			_, err = to.Write(doc)
 		}

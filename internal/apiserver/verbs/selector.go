@@ -99,15 +99,15 @@ func (s Selector) forMany() Selector {
 		return s
 	}
 	requirements, _ := s.Labels.Requirements()
-	s.equal = s.equal[:0:0]
+	var equal []label
 	for _, r := range requirements {
 		op, values := r.Operator(), r.ValuesUnsorted()
 		if len(values) != 1 || op != selection.Equals && op != selection.DoubleEquals && op != selection.In {
-			s.equal = nil
 			return s
 		}
-		s.equal = append(s.equal, label{r.Key(), values[0]})
+		equal = append(equal, label{r.Key(), values[0]})
 	}
+	s.equal = equal
 	return s
 }
 

@@ -1,6 +1,7 @@
 package share
 
 import (
+	"maps"
 	"reflect"
 	"sync/atomic"
 	"time"
@@ -149,23 +150,11 @@ func (p *plan) equal(a, b unsafe.Pointer, n int) bool {
 		}
 		return true
 	case words:
-		return equalMaps(*(*map[string]string)(unsafe.Pointer(&a)), *(*map[string]string)(unsafe.Pointer(&b)))
+		return maps.Equal(*(*map[string]string)(unsafe.Pointer(&a)), *(*map[string]string)(unsafe.Pointer(&b)))
 	case amounts:
-		return equalMaps(*(*corev1.ResourceList)(unsafe.Pointer(&a)), *(*corev1.ResourceList)(unsafe.Pointer(&b)))
+		return maps.Equal(*(*corev1.ResourceList)(unsafe.Pointer(&a)), *(*corev1.ResourceList)(unsafe.Pointer(&b)))
 	}
 	return false
-}
-
-func equalMaps[K, V comparable](a, b map[K]V) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for k, v := range a {
-		if w, ok := b[k]; !ok || v != w {
-			return false
-		}
-	}
-	return true
 }
 
 // slice is how the runtime lays out a slice (reflect.SliceHeader with a pointer).

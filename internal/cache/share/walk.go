@@ -65,15 +65,16 @@ func (s *Parts) below(p *plan, v, old unsafe.Pointer) {
 		l.at = s.pick(p, l.at, was.at, l.len, uintptr(l.len)*p.elem.size)
 		l.cap = l.len
 	case words:
-		m := (*map[string]string)(v)
-		if to, was := (*unsafe.Pointer)(v), deref(old); len(*m) > 0 && *to != was {
-			*to = s.pick(p, *to, was, len(*m), 0)
-		}
+		s.mapped(p, (*unsafe.Pointer)(v), old, len(*(*map[string]string)(v)))
 	case amounts:
-		m := (*corev1.ResourceList)(v)
-		if to, was := (*unsafe.Pointer)(v), deref(old); len(*m) > 0 && *to != was {
-			*to = s.pick(p, *to, was, len(*m), 0)
-		}
+		s.mapped(p, (*unsafe.Pointer)(v), old, len(*(*corev1.ResourceList)(v)))
+	}
+}
+
+// mapped shares a map of n entries, which is a pointer.
+func (s *Parts) mapped(p *plan, to *unsafe.Pointer, old unsafe.Pointer, n int) {
+	if was := deref(old); n > 0 && *to != was {
+		*to = s.pick(p, *to, was, n, 0)
 	}
 }
 
