@@ -40,12 +40,14 @@ type Event struct {
 }
 
 // Scope narrows a watch, so that changes elsewhere cost it nothing. Zero fields
-// do not narrow. At most one of Name and Index is looked at.
+// do not narrow. At most one of Index, Name and Label is looked at, in this order.
 type Scope struct {
-	Namespace string
-	Name      string
-	Index     string // one of Kind.Indexes …
-	Value     string // … and the value wanted
+	Namespace  string
+	Name       string
+	Index      string // one of Kind.Indexes …
+	Value      string // … and the value wanted
+	Label      string // key of a label …
+	LabelValue string // … and the value wanted
 }
 
 // WatchOptions say where a watch begins.

@@ -10,15 +10,16 @@ type watchers struct {
 	every     map[*watcher]struct{}
 	all       map[*watcher]struct{}
 	namespace groups
-	name      groups   // by set key, or by "/name" for a name in any namespace
-	index     []groups // by value
+	name      groups            // by set key, or by "/name" for a name in any namespace
+	index     []groups          // by value
+	label     map[string]groups // by key and value
 	touched   []*watcher
 }
 
 type groups map[string]map[*watcher]struct{}
 
 func newWatchers(indexes int) watchers {
-	ws := watchers{every: map[*watcher]struct{}{}, all: map[*watcher]struct{}{}, namespace: groups{}, name: groups{}}
+	ws := watchers{every: map[*watcher]struct{}{}, all: map[*watcher]struct{}{}, namespace: groups{}, name: groups{}, label: map[string]groups{}}
 	for range indexes {
 		ws.index = append(ws.index, groups{})
 	}
@@ -34,6 +35,13 @@ func (ws *watchers) group(w *watcher) (groups, string) {
 		return ws.name, setKey(w.scope.Namespace, w.scope.Name)
 	case w.scope.Name != "":
 		return ws.name, "/" + w.scope.Name
+	case w.scope.Label != "":
+		g := ws.label[w.scope.Label]
+		if g == nil {
+			g = groups{}
+			ws.label[w.scope.Label] = g
+		}
+		return g, w.scope.LabelValue
 	case w.scope.Namespace != "":
 		return ws.namespace, w.scope.Namespace
 	}
@@ -60,6 +68,9 @@ func (ws *watchers) remove(w *watcher) {
 		delete(g[key], w)
 		if len(g[key]) == 0 {
 			delete(g, key)
+		}
+		if w.labelled() && len(g) == 0 {
+			delete(ws.label, w.scope.Label)
 		}
 	}
 }
@@ -101,6 +112,9 @@ func (ws *watchers) offer(ch *change) {
 		}
 	}
 	ws.to(ws.name[key], ch)
+	if len(ws.label) > 0 {
+		ws.offerLabelled(ch)
+	}
 	for n, g := range ws.index {
 		if len(g) == 0 {
 			continue
@@ -116,6 +130,24 @@ func (ws *watchers) offer(ch *change) {
 					ws.to(g[v], ch)
 				}
 			}
+		}
+	}
+}
+
+// offerLabelled finds those who watch one value of a label.
+func (ws *watchers) offerLabelled(ch *change) {
+	var was map[string]string
+	if ch.Prev != nil {
+		was = ch.Prev.Object.GetLabels()
+	}
+	is := ch.Item.Object.GetLabels()
+	for key, g := range ws.label {
+		before, had := was[key]
+		if had {
+			ws.to(g[before], ch)
+		}
+		if after, has := is[key]; has && !(had && before == after) {
+			ws.to(g[after], ch)
 		}
 	}
 }

@@ -30,6 +30,7 @@ type Set struct {
 	broken map[string]Broken
 	kept   []kept
 
+	asked   asked
 	snap    atomic.Pointer[state] // a copy of now, nil = somebody must make one
 	changed atomic.Int64          // revision of the last change
 }
@@ -302,6 +303,7 @@ func (s *Set) sweep(now time.Time) {
 	defer s.mu.Unlock()
 	s.window.trim(now)
 	s.forget(now)
+	s.forgetLabels(now)
 }
 
 // stop ends all watches.

@@ -14,6 +14,7 @@ type state struct {
 	items      *btree.Map[string, *Item]   // by set key
 	namespaces *btree.Map[string, int]     // how many in each
 	indexes    []*btree.Map[string, *Item] // by value, NUL, set key; as Set.indexes
+	labels     []*labelIndex               // of labels that are asked for
 }
 
 func newState(indexes int) *state {
@@ -30,6 +31,9 @@ func (s *state) copy() *state {
 	for i, x := range s.indexes {
 		c.indexes[i] = x.Copy()
 	}
+	for _, x := range s.labels {
+		c.labels = append(c.labels, &labelIndex{x.key, x.values, x.tree.Copy()})
+	}
 	return c
 }
 
@@ -45,6 +49,9 @@ func (s *state) change(old, item *Item, before, after [][]string, rev int64) {
 		for _, v := range values {
 			s.indexes[n].Set(v+"\x00"+item.key, item)
 		}
+	}
+	for _, x := range s.labels {
+		x.change(old, item)
 	}
 	switch {
 	case item == nil:
@@ -114,13 +121,18 @@ func (s *snapshot) Get(namespace, name string) *Item {
 }
 
 func (s *snapshot) Ascend(namespace, fromNamespace, fromName string, visit func(*Item) bool) {
-	prefix, from := "", setKey(fromNamespace, fromName)
+	prefix, from := within(namespace, fromNamespace, fromName)
+	s.items.Ascend(from, func(key string, i *Item) bool {
+		return strings.HasPrefix(key, prefix) && visit(i)
+	})
+}
+
+// within is what the keys of a namespace ("" = all) begin with, and where to begin.
+func within(namespace, fromNamespace, fromName string) (prefix, from string) {
 	if namespace != "" {
 		prefix = namespace + "/"
 	}
-	s.items.Ascend(max(prefix, from), func(key string, i *Item) bool {
-		return strings.HasPrefix(key, prefix) && visit(i)
-	})
+	return prefix, max(prefix, setKey(fromNamespace, fromName))
 }
 
 func (s *snapshot) ByIndex(index, value string, visit func(*Item) bool) {

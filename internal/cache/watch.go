@@ -162,6 +162,9 @@ func (w *watcher) initial(first *snapshot) []Event {
 	events := []Event{}
 	add := func(i *Item) bool {
 		if w.scope.Namespace == "" || i.Object.GetNamespace() == w.scope.Namespace {
+			if v, ok := i.Object.GetLabels()[w.scope.Label]; w.labelled() && (!ok || v != w.scope.LabelValue) {
+				return true
+			}
 			if w.scope.Name == "" || i.Object.GetName() == w.scope.Name {
 				events = append(events, Event{Type: Added, Item: i})
 			}
@@ -181,6 +184,11 @@ func (w *watcher) initial(first *snapshot) []Event {
 	return events
 }
 
+// labelled says that the scope is one of a label.
+func (w *watcher) labelled() bool {
+	return w.index < 0 && w.scope.Name == "" && w.scope.Label != ""
+}
+
 // translate a change into what it is in the watcher's scope: an object that
 // moves into an index value is Added there, one that moves out is Deleted.
 func (w *watcher) translate(ch *change) (Event, bool) {
@@ -189,6 +197,12 @@ func (w *watcher) translate(ch *change) (Event, bool) {
 		w.scope.Namespace != "" && obj.GetNamespace() != w.scope.Namespace ||
 		w.index < 0 && w.scope.Name != "" && obj.GetName() != w.scope.Name {
 		return Event{}, false
+	}
+	if w.labelled() {
+		return ch.Event.Narrow(func(i *Item) bool {
+			v, ok := i.Object.GetLabels()[w.scope.Label]
+			return ok && v == w.scope.LabelValue
+		})
 	}
 	if w.index < 0 {
 		return ch.Event, true

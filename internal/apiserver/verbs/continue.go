@@ -63,8 +63,8 @@ func after(k *api.Kind, obj api.Object) string {
 	return obj.GetNamespace() + "/" + obj.GetName() + "\x00"
 }
 
-// place splits a start key.
-func place(k *api.Kind, start string) (namespace, name string) {
+// split a start key.
+func split(k *api.Kind, start string) (namespace, name string) {
 	start = strings.TrimPrefix(start, "/")
 	if k.Cluster {
 		return "", start
@@ -78,14 +78,20 @@ func place(k *api.Kind, start string) (namespace, name string) {
 // snapshot holds on to what has been overwritten since.
 type pins struct {
 	mu   sync.Mutex
-	list []pin
+	list []*pin
 }
 
 type pin struct {
 	prefix   string
 	revision int64
 	snapshot cache.Snapshot
+
+	mu    sync.Mutex
+	after map[place]int64 // how many objects there are before where a page begins
 }
+
+// place where a page begins, in a list of a namespace ("" = all).
+type place struct{ namespace, start string }
 
 // maxPins of lists in pages at the same time; more go to the store.
 const maxPins = 8
@@ -94,34 +100,59 @@ const maxPins = 8
 // from the store as long as that remembers.
 const pinFor = time.Minute
 
-func (p *pins) put(k *api.Kind, revision int64, s cache.Snapshot) {
+func (p *pins) put(k *api.Kind, revision int64, s cache.Snapshot) *pin {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i := range p.list {
-		if p.list[i].revision == revision && p.list[i].prefix == k.Prefix() {
-			return
+	for _, one := range p.list {
+		if one.revision == revision && one.prefix == k.Prefix() {
+			return one
 		}
 	}
 	if len(p.list) == maxPins {
 		p.list = append(p.list[:0], p.list[1:]...)
 	}
-	p.list = append(p.list, pin{k.Prefix(), revision, s})
-	time.AfterFunc(pinFor, func() { p.drop(s) })
+	one := &pin{prefix: k.Prefix(), revision: revision, snapshot: s, after: map[place]int64{}}
+	p.list = append(p.list, one)
+	time.AfterFunc(pinFor, func() { p.drop(one) })
+	return one
 }
 
-func (p *pins) drop(s cache.Snapshot) {
+func (p *pins) drop(one *pin) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.list = slices.DeleteFunc(p.list, func(one pin) bool { return one.snapshot == s })
+	p.list = slices.DeleteFunc(p.list, func(other *pin) bool { return one == other })
 }
 
 func (p *pins) get(k *api.Kind, revision int64) cache.Snapshot {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i := range p.list {
-		if p.list[i].revision == revision && p.list[i].prefix == k.Prefix() {
-			return p.list[i].snapshot
+	for _, one := range p.list {
+		if one.revision == revision && one.prefix == k.Prefix() {
+			return one.snapshot
 		}
 	}
 	return nil
+}
+
+// remaining is how many objects come after a page that began at a start: known
+// without counting, if the page before was asked for here, too.
+func (p *pin) remaining(k *api.Kind, namespace, start string, page *List) *int64 {
+	next, err := parseToken(page.Continue)
+	if err != nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before, known := p.after[place{namespace, start}]
+	if known || start == "" {
+		before += int64(len(page.Items))
+		p.after[place{namespace, next.Start}] = before
+		n := int64(p.snapshot.Count(namespace)) - before
+		return &n
+	}
+	ns, name := split(k, next.Start)
+	var n int64
+	p.snapshot.Ascend(namespace, ns, name, func(*cache.Item) bool { n++; return true })
+	p.after[place{namespace, next.Start}] = int64(p.snapshot.Count(namespace)) - n
+	return &n
 }

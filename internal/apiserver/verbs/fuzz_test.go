@@ -22,10 +22,10 @@ func TestToken(t *testing.T) {
 	catalog := kinds.Catalog()
 	pods, _ := catalog.Type(&corev1.Pod{})
 	nodes, _ := catalog.Type(&corev1.Node{})
-	if ns, name := place(pods, "a/b\x00"); ns != "a" || name != "b\x00" {
+	if ns, name := split(pods, "a/b\x00"); ns != "a" || name != "b\x00" {
 		t.Errorf("%q %q", ns, name)
 	}
-	if ns, name := place(nodes, "b\x00"); ns != "" || name != "b\x00" {
+	if ns, name := split(nodes, "b\x00"); ns != "" || name != "b\x00" {
 		t.Errorf("%q %q", ns, name)
 	}
 }

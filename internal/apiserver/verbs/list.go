@@ -85,17 +85,17 @@ func (v *Verbs) List(ctx context.Context, r *Request, o ListOptions) (*List, err
 		}
 		ns, name := "", ""
 		if start != "" {
-			ns, name = place(k, start)
+			ns, name = split(k, start)
 		}
-		state.Ascend(scope.Namespace, ns, name, visit)
+		o.ascend(state.Snapshot, scope.Namespace, ns, name, visit)
 	}
 	if last(); failed != nil {
 		return nil, failed
 	}
 	if list.Continue != "" {
-		v.pins.put(k, state.revision, state.Snapshot)
+		pin := v.pins.put(k, state.revision, state.Snapshot)
 		if o.Everything() {
-			list.Remaining = v.remaining(state.Snapshot, k, scope.Namespace, list.Continue)
+			list.Remaining = pin.remaining(k, scope.Namespace, start, list)
 		}
 	}
 	return list, nil
@@ -132,18 +132,6 @@ func (s Selector) batched(k api.Served, take func(*cache.Item) bool, failed *err
 		}
 		return more && *failed == nil
 	}, last
-}
-
-// remaining counts what comes after a page.
-func (v *Verbs) remaining(s cache.Snapshot, k *api.Kind, namespace, next string) *int64 {
-	t, err := parseToken(next)
-	if err != nil {
-		return nil
-	}
-	ns, name := place(k, t.Start)
-	var n int64
-	s.Ascend(namespace, ns, name, func(*cache.Item) bool { n++; return true })
-	return &n
 }
 
 // state of a kind at the revision that a list is said to be of.

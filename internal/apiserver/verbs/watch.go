@@ -84,7 +84,7 @@ func (v *Verbs) Watch(ctx context.Context, r *Request, o WatchOptions) (*Watch, 
 	if rv == 0 { // an empty store; After 0 would send what is there
 		rv = 1
 	}
-	w.from, err = set.WatchFrom(cache.WatchOptions{Scope: scope, After: rv})
+	w.from, err = set.WatchFrom(cache.WatchOptions{Scope: o.byLabel(scope), After: rv})
 	if errors.Is(err, cache.ErrGone) {
 		return nil, tooOld(rv, v.Cache.Revision())
 	}
@@ -119,7 +119,7 @@ func (w *Watch) collect(s cache.Snapshot, scope cache.Scope) error {
 	case scope.Index != "":
 		s.ByIndex(scope.Index, scope.Value, visit)
 	default:
-		s.Ascend(scope.Namespace, "", "", visit)
+		w.sel.ascend(s, scope.Namespace, "", "", visit)
 	}
 	last()
 	return failed
