@@ -22,9 +22,10 @@ type Config struct {
 	// resourceVersion. It is called by several goroutines.
 	Decode func(k *api.Kind, e store.Entry) (api.Object, error)
 	// Seal makes of an object's bytes what is stored of them, and Stale says that
-	// it would now do so in another way; nil = the bytes are stored as they are.
+	// what it would now make of value is something else than e; nil = the bytes are
+	// stored as they are.
 	Seal  func(ctx context.Context, k *api.Kind, key string, value []byte) ([]byte, error)
-	Stale func(k *api.Kind, e store.Entry) bool
+	Stale func(k *api.Kind, e store.Entry, value []byte) bool
 	// Again tells that what could not be decoded may be decodable now; nil = never.
 	Again  <-chan struct{}
 	Window Window

@@ -136,7 +136,7 @@ func TestSealed(t *testing.T) {
 		Seal: func(_ context.Context, _ *api.Kind, _ string, value []byte) ([]byte, error) {
 			return append([]byte("sealed:"), value...), nil
 		},
-		Stale: func(_ *api.Kind, e store.Entry) bool { return !bytes.HasPrefix(e.Value, []byte("sealed:")) },
+		Stale: func(_ *api.Kind, e store.Entry, _ []byte) bool { return !bytes.HasPrefix(e.Value, []byte("sealed:")) },
 		Decode: func(k *api.Kind, e store.Entry) (api.Object, error) {
 			value, err := open(e)
 			if err != nil {
@@ -147,7 +147,7 @@ func TestSealed(t *testing.T) {
 		},
 	})
 	i := create(t, c, pods, pod("a", "new", "", "1"))
-	if c.Stale(t.Context(), pods, "a", "new") || !c.Stale(t.Context(), pods, "a", "plain") {
+	if c.Stale(t.Context(), pods, "a", "new", nil) || !c.Stale(t.Context(), pods, "a", "plain", nil) {
 		t.Error("staleness is wrong")
 	}
 	update(t, c, pods, i, pod("a", "new", "", "2"))

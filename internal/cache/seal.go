@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 
 	"github.com/proa-dev/proa/internal/api"
@@ -17,20 +18,32 @@ func (c *Cache) seal(ctx context.Context, ch *Change, key string) ([]byte, error
 // Decode an entry that the caller read from the store, as Config says.
 func (c *Cache) Decode(k *api.Kind, e store.Entry) (api.Object, error) { return c.cfg.Decode(k, e) }
 
-// Stale says whether an object is stored in a way in which it would not be stored
-// now (encrypted with an old key, say), so that writing it again would change
-// something although it says the same. It asks the store, but only when values
-// are sealed at all.
-func (c *Cache) Stale(ctx context.Context, k *api.Kind, namespace, name string) bool {
-	if c.cfg.Stale == nil {
+// Stale says whether an object is stored otherwise than it would be stored now,
+// which is as value, so that writing it again would change something although it
+// says the same: encrypted with an old key, in an old version, with fields that its
+// schema has no longer. It asks the store, but only where that may be so.
+func (c *Cache) Stale(ctx context.Context, k *api.Kind, namespace, name string, value []byte) bool {
+	if !c.MayBeStale(k) {
 		return false
 	}
 	stale, key := false, k.Key(namespace, name)
 	_, err := c.cfg.Store.Range(ctx, key, store.RangeOptions{Page: 1}, func(e store.Entry) bool {
-		stale = e.Key == key && c.cfg.Stale(k, e)
+		switch {
+		case e.Key != key:
+		case c.cfg.Stale != nil:
+			stale = c.cfg.Stale(k, e, value)
+		default:
+			stale = !bytes.Equal(e.Value, value)
+		}
 		return false
 	})
 	return err == nil && stale
+}
+
+// MayBeStale says whether objects of a kind can be stored otherwise than they would
+// be now: values are encrypted, or the kind has, or had, several versions.
+func (c *Cache) MayBeStale(k *api.Kind) bool {
+	return c.cfg.Stale != nil || len(k.Shapes)+len(k.Stored) > 0 || k.Encoding == api.JSON
 }
 
 // mend reads the kinds again of which something could not be decoded. It runs in

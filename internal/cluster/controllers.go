@@ -28,6 +28,7 @@ import (
 	"github.com/proa-dev/proa/internal/controller/serviceaccount"
 	"github.com/proa-dev/proa/internal/controller/servicecidr"
 	"github.com/proa-dev/proa/internal/controller/statefulset"
+	"github.com/proa-dev/proa/internal/controller/storagemigration"
 	"github.com/proa-dev/proa/internal/controller/token"
 	"github.com/proa-dev/proa/internal/controller/tokencleaner"
 	"github.com/proa-dev/proa/internal/controller/ttl"
@@ -52,6 +53,7 @@ func (s *server) controllers(inf *client.Informers) []loop.Controller {
 		volume.New(inf, s.localVolumes(), log),
 		expand.New(inf, volume.Provisioner, log),
 		attach.New(inf, log),
+		storagemigration.New(inf, log),
 		mirror.New(inf, log),
 		aggregation.New(inf, s.as("system:serviceaccount:kube-system:clusterrole-aggregation-controller"), log),
 		token.New(inf, token.Config{Sign: s.auth.ServiceAccounts.LegacyToken, RootCA: func() []byte { return s.certs.ca.PEM }}, log),

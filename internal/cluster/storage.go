@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -99,9 +100,9 @@ func (s *storage) cache(c *Config, catalog *api.Catalog) *cache.Cache {
 		cfg.Seal = func(ctx context.Context, k *api.Kind, key string, value []byte) ([]byte, error) {
 			return s.values.Seal(ctx, k.GroupResource(), key, value)
 		}
-		cfg.Stale = func(k *api.Kind, e store.Entry) bool {
-			_, stale, err := s.values.Open(context.Background(), k.GroupResource(), e.Key, e.Value)
-			return err == nil && stale
+		cfg.Stale = func(k *api.Kind, e store.Entry, value []byte) bool {
+			was, stale, err := s.values.Open(context.Background(), k.GroupResource(), e.Key, e.Value)
+			return err == nil && (stale || !bytes.Equal(was, value))
 		}
 	}
 	return cache.New(cfg)

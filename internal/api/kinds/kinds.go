@@ -28,6 +28,7 @@ import (
 	"github.com/proa-dev/proa/internal/api/resource"
 	"github.com/proa-dev/proa/internal/api/scheduling"
 	"github.com/proa-dev/proa/internal/api/storage"
+	"github.com/proa-dev/proa/internal/api/storagemigration"
 )
 
 // All built-in kinds, in the order of discovery.
@@ -44,6 +45,7 @@ func All() []*api.Kind {
 		policy.Kinds(),
 		rbac.Kinds(),
 		storage.Kinds(),
+		storagemigration.Kinds(),
 		admissionregistration.Kinds(),
 		coordination.Kinds(),
 		discovery.Kinds(),

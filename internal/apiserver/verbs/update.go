@@ -151,7 +151,7 @@ func (v *Verbs) replace(ctx context.Context, r *Request, obj api.Object, old *ca
 		item, err := v.removeFinished(ctx, r, obj, old)
 		stored = err == nil
 		return item, err
-	case same && k.TTL == nil && !v.Cache.Stale(ctx, k, r.Namespace, r.Name):
+	case same && k.TTL == nil && !v.stale(ctx, r, obj):
 		return old, nil
 	case r.DryRun:
 		return &cache.Item{Object: obj, Revision: old.Revision}, nil
@@ -159,6 +159,18 @@ func (v *Verbs) replace(ctx context.Context, r *Request, obj api.Object, old *ca
 	item, err := v.put(ctx, r, obj, old)
 	stored = err == nil
 	return item, err
+}
+
+// stale says whether an object that a write leaves as it is would be stored
+// otherwise now: then it is written, as whoever brings what is stored up to date
+// expects (KEP-4192).
+func (v *Verbs) stale(ctx context.Context, r *Request, obj api.Object) bool {
+	k := r.Kind.Kind
+	if !v.Cache.MayBeStale(k) || k.Convert != nil && obj.GetObjectKind().GroupVersionKind() != k.GroupVersionKind {
+		return false
+	}
+	value, err := wire.EncodeStorage(k, obj.DeepCopyObject().(api.Object))
+	return err == nil && v.Cache.Stale(ctx, k, r.Namespace, r.Name, value)
 }
 
 // sameUID holds the uid that a client sent against what is there.

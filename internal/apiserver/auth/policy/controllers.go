@@ -339,6 +339,15 @@ func controllerRoles() []role {
 			},
 		},
 		{
+			name: "system:controller:storage-version-migrator-controller",
+			rules: []string{
+				"create list patch | * | *",
+				"get | apiextensions.k8s.io | customresourcedefinitions",
+				"patch | apiextensions.k8s.io | customresourcedefinitions/status",
+				"update | storagemigration.k8s.io | storageversionmigrations/status",
+			},
+		},
+		{
 			name: "system:controller:ttl-after-finished-controller",
 			rules: []string{
 				"delete get list watch | batch | jobs",
