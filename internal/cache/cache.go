@@ -40,19 +40,20 @@ type Event struct {
 }
 
 // Scope narrows a watch, so that changes elsewhere cost it nothing. Zero fields
-// do not narrow. At most one of Index, Name and Label is looked at, in this order.
+// do not narrow. At most one of Name and Index is looked at.
 type Scope struct {
-	Namespace  string
-	Name       string
-	Index      string // one of Kind.Indexes …
-	Value      string // … and the value wanted
-	Label      string // key of a label …
-	LabelValue string // … and the value wanted
+	Namespace string
+	Name      string
+	Index     string // one of Kind.Indexes …
+	Value     string // … and the value wanted
 }
 
 // WatchOptions say where a watch begins.
 type WatchOptions struct {
 	Scope
+	// Label and LabelValue narrow the scope, if it has neither Name nor Index: to
+	// objects with that value of a label. "" = they do not.
+	Label, LabelValue string
 	// After is the revision after which events are wanted. 0 = what is there now
 	// comes first as Added events, in key order.
 	After int64

@@ -35,13 +35,13 @@ func (ws *watchers) group(w *watcher) (groups, string) {
 		return ws.name, setKey(w.scope.Namespace, w.scope.Name)
 	case w.scope.Name != "":
 		return ws.name, "/" + w.scope.Name
-	case w.scope.Label != "":
-		g := ws.label[w.scope.Label]
+	case w.label != "":
+		g := ws.label[w.label]
 		if g == nil {
 			g = groups{}
-			ws.label[w.scope.Label] = g
+			ws.label[w.label] = g
 		}
-		return g, w.scope.LabelValue
+		return g, w.labelValue
 	case w.scope.Namespace != "":
 		return ws.namespace, w.scope.Namespace
 	}
@@ -70,7 +70,7 @@ func (ws *watchers) remove(w *watcher) {
 			delete(g, key)
 		}
 		if w.labelled() && len(g) == 0 {
-			delete(ws.label, w.scope.Label)
+			delete(ws.label, w.label)
 		}
 	}
 }

@@ -135,7 +135,7 @@ func TestWatchByLabel(t *testing.T) {
 		if late {
 			after = c.Revision()
 		}
-		w, err := set.WatchFrom(WatchOptions{Scope: Scope{Namespace: "ns", Label: "v", LabelValue: "a"}, After: after})
+		w, err := set.WatchFrom(WatchOptions{Scope: Scope{Namespace: "ns"}, Label: "v", LabelValue: "a", After: after})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -180,7 +180,7 @@ func BenchmarkLabelled(b *testing.B) {
 				}
 			}
 			for i := range 1000 * min(indexes, 1) {
-				if _, err := set.Watch(WatchOptions{Scope: Scope{Label: "v", LabelValue: fmt.Sprint("w", i)}, After: c.Revision()}); err != nil {
+				if _, err := set.Watch(WatchOptions{Label: "v", LabelValue: fmt.Sprint("w", i), After: c.Revision()}); err != nil {
 					b.Fatal(err)
 				}
 			}

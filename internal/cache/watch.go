@@ -10,11 +10,12 @@ import (
 
 // watcher is a running watch. Its set appends events to queue and wakes it.
 type watcher struct {
-	set   *Set
-	scope Scope
-	index int   // of Scope.Index in Set.indexes, -1 = none
-	after int64 // events up to here are not wanted
-	most  int   // events that may wait
+	set               *Set
+	scope             Scope
+	label, labelValue string
+	index             int   // of Scope.Index in Set.indexes, -1 = none
+	after             int64 // events up to here are not wanted
+	most              int   // events that may wait
 
 	pending []Event // the dispatcher's, under the set's lock
 
@@ -31,7 +32,7 @@ func (s *Set) Watch(opt WatchOptions) (Watcher, error) { return s.WatchFrom(opt)
 
 // WatchFrom is Watch, returning what it really returns.
 func (s *Set) WatchFrom(opt WatchOptions) (*Watch, error) {
-	w := &watcher{set: s, scope: opt.Scope, index: -1, after: opt.After, most: s.cache.cfg.Queue, wake: make(chan struct{}, 1)}
+	w := &watcher{set: s, scope: opt.Scope, label: opt.Label, labelValue: opt.LabelValue, index: -1, after: opt.After, most: s.cache.cfg.Queue, wake: make(chan struct{}, 1)}
 	if opt.Index != "" {
 		w.index = slices.IndexFunc(s.indexes, func(x index) bool { return x.name == opt.Index })
 		if w.index < 0 {
@@ -162,7 +163,7 @@ func (w *watcher) initial(first *snapshot) []Event {
 	events := []Event{}
 	add := func(i *Item) bool {
 		if w.scope.Namespace == "" || i.Object.GetNamespace() == w.scope.Namespace {
-			if v, ok := i.Object.GetLabels()[w.scope.Label]; w.labelled() && (!ok || v != w.scope.LabelValue) {
+			if v, ok := i.Object.GetLabels()[w.label]; w.labelled() && (!ok || v != w.labelValue) {
 				return true
 			}
 			if w.scope.Name == "" || i.Object.GetName() == w.scope.Name {
@@ -186,7 +187,7 @@ func (w *watcher) initial(first *snapshot) []Event {
 
 // labelled says that the scope is one of a label.
 func (w *watcher) labelled() bool {
-	return w.index < 0 && w.scope.Name == "" && w.scope.Label != ""
+	return w.index < 0 && w.scope.Name == "" && w.label != ""
 }
 
 // translate a change into what it is in the watcher's scope: an object that
@@ -200,8 +201,8 @@ func (w *watcher) translate(ch *change) (Event, bool) {
 	}
 	if w.labelled() {
 		return ch.Event.Narrow(func(i *Item) bool {
-			v, ok := i.Object.GetLabels()[w.scope.Label]
-			return ok && v == w.scope.LabelValue
+			v, ok := i.Object.GetLabels()[w.label]
+			return ok && v == w.labelValue
 		})
 	}
 	if w.index < 0 {

@@ -31,13 +31,12 @@ func (s Selector) ascend(from cache.Snapshot, namespace, fromNamespace, fromName
 	from.Ascend(namespace, fromNamespace, fromName, visit)
 }
 
-// byLabel narrows a watch to one value of a label, if the selector asks for one.
-func (s Selector) byLabel(scope cache.Scope) cache.Scope {
+// oneLabel that an object has to have with one value; "" = the selector asks for none.
+func (s Selector) oneLabel() (key, value string) {
 	for _, l := range s.required() {
 		if len(l.Values) == 1 {
-			scope.Label, scope.LabelValue = l.Key, l.Values[0]
-			break
+			return l.Key, l.Values[0]
 		}
 	}
-	return scope
+	return "", ""
 }

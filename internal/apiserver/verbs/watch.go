@@ -84,7 +84,9 @@ func (v *Verbs) Watch(ctx context.Context, r *Request, o WatchOptions) (*Watch, 
 	if rv == 0 { // an empty store; After 0 would send what is there
 		rv = 1
 	}
-	w.from, err = set.WatchFrom(cache.WatchOptions{Scope: o.byLabel(scope), After: rv})
+	narrow := cache.WatchOptions{Scope: scope, After: rv}
+	narrow.Label, narrow.LabelValue = o.oneLabel()
+	w.from, err = set.WatchFrom(narrow)
 	if errors.Is(err, cache.ErrGone) {
 		return nil, tooOld(rv, v.Cache.Revision())
 	}
