@@ -34,11 +34,15 @@ type Collector struct {
 
 	mu      sync.Mutex
 	waiting map[string]bool // keys of objects whose owner's kind is not served
+	// owners are how many references to each UID the watches told of. Nearly all that is
+	// deleted owns nothing and need not be asked for in every kind; a dependent that is
+	// told of only later is looked at then.
+	owners map[types.UID]int
 }
 
 // New collector; it watches every kind of the Conn's catalog.
 func New(conn client.Conn, log *slog.Logger) *Collector {
-	return &Collector{conn: conn, queue: loop.NewQueue("garbagecollector", log), log: log.With("controller", "garbagecollector"), waiting: map[string]bool{}}
+	return &Collector{conn: conn, queue: loop.NewQueue("garbagecollector", log), log: log.With("controller", "garbagecollector"), waiting: map[string]bool{}, owners: map[types.UID]int{}}
 }
 
 // Run implements loop.Controller.
@@ -121,23 +125,45 @@ func (c *Collector) watch(ctx context.Context, k *api.Kind) {
 
 // changed decides who is to be looked at after a change.
 func (c *Collector) changed(ctx context.Context, k *api.Kind, e client.Event) {
+	c.count(e.Old, -1)
+	c.count(e.New, +1)
 	if e.New == nil {
 		c.queue.Add(keyOf(k, e.Old)) // its dependents are looked at then
 		c.wakeOwners(ctx, e.Old)
 		return
 	}
 	now := e.New
+	moved := e.Old == nil || !sameOwners(e.Old, now)
 	switch {
 	case foreground(now) || orphaning(now):
 		c.queue.Add(keyOf(k, now))
-	case len(now.GetOwnerReferences()) > 0:
-		if e.Old == nil || !sameOwners(e.Old, now) {
-			c.queue.Add(keyOf(k, now))
-		}
+	case len(now.GetOwnerReferences()) > 0 && moved:
+		c.queue.Add(keyOf(k, now))
 	}
-	if e.Old != nil && !sameOwners(e.Old, now) {
+	if e.Old != nil && moved {
 		c.wakeOwners(ctx, e.Old) // one of them may have waited for this dependent
 	}
+}
+
+// count the references of an object (nil = none).
+func (c *Collector) count(obj api.Object, by int) {
+	if obj == nil || len(obj.GetOwnerReferences()) == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range obj.GetOwnerReferences() {
+		if c.owners[r.UID] += by; c.owners[r.UID] == 0 {
+			delete(c.owners, r.UID)
+		}
+	}
+}
+
+// owns says whether an object has dependents that the watches told of.
+func (c *Collector) owns(uid types.UID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.owners[uid] > 0
 }
 
 func sameOwners(a, b api.Object) bool {
@@ -238,7 +264,11 @@ func (c *Collector) reconcile(ctx context.Context, key string) (time.Duration, e
 		}
 	}
 	if obj == nil || string(obj.GetUID()) != part[4] { // it is gone: so may be what it owned
-		return 0, c.eachDependent(ctx, part[2], types.UID(part[4]), func(dk *api.Kind, d api.Object) { c.queue.Add(keyOf(dk, d)) })
+		uid := types.UID(part[4])
+		if !c.owns(uid) {
+			return 0, nil
+		}
+		return 0, c.eachDependent(ctx, part[2], uid, func(dk *api.Kind, d api.Object) { c.queue.Add(keyOf(dk, d)) })
 	}
 	if orphaning(obj) {
 		return 0, c.orphan(ctx, k, obj)
