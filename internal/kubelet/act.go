@@ -150,6 +150,7 @@ func (w *worker) operation(op pod.Op) func(context.Context) func(*worker) {
 		return func(ctx context.Context) func(*worker) { return k.update(ctx, p, op) }
 	case pod.Tidy:
 		return func(ctx context.Context) func(*worker) {
+			k.devices.Free(p.UID)
 			err := errors.Join(k.dra.Unprepare(ctx, p.UID), k.volumes.Unmount(ctx, p.UID), k.cgroups.Remove(p.UID))
 			if err != nil {
 				pause(ctx, time.Second)

@@ -29,6 +29,7 @@ import (
 	"github.com/proa-dev/proa/internal/kubelet/cgroup"
 	"github.com/proa-dev/proa/internal/kubelet/container"
 	"github.com/proa-dev/proa/internal/kubelet/csi"
+	"github.com/proa-dev/proa/internal/kubelet/device"
 	"github.com/proa-dev/proa/internal/kubelet/dra"
 	"github.com/proa-dev/proa/internal/kubelet/image"
 	"github.com/proa-dev/proa/internal/kubelet/node"
@@ -130,6 +131,7 @@ type kubelet struct {
 	volumes   *volume.Manager
 	csi       *csi.Manager
 	dra       *dra.Manager
+	devices   *device.Manager
 	probes    *probe.Manager
 	cgroups   *cgroup.Tree
 	sources   *source.Sources
@@ -200,6 +202,7 @@ func Run(ctx context.Context, c Config) error {
 	g.Go(func() error { return k.housekeeping(ctx) })
 	g.Go(func() error { return k.runNode(ctx) })
 	g.Go(func() error { return k.plugins(ctx) })
+	g.Go(func() error { return k.devices.Serve(ctx) })
 	g.Go(func() error { return k.serve(ctx) })
 	if c.Manifests != "" {
 		g.Go(func() error { return k.staticPods(ctx) })

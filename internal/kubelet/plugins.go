@@ -2,14 +2,17 @@ package kubelet
 
 import (
 	"context"
+	"fmt"
 
 	v1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 
 	"github.com/proa-dev/proa/internal/client"
 	"github.com/proa-dev/proa/internal/kubelet/csi"
+	"github.com/proa-dev/proa/internal/kubelet/device"
 	"github.com/proa-dev/proa/internal/kubelet/dra"
 	"github.com/proa-dev/proa/internal/kubelet/plugin"
+	"github.com/proa-dev/proa/internal/kubelet/pod"
 )
 
 // drivers makes what serves pods through drivers. There is none at first, and
@@ -21,6 +24,9 @@ func (k *kubelet) drivers(ctx context.Context) (err error) {
 	})
 	k.volumes.CSI = k.csi
 	k.dra, err = dra.New(ctx, dra.Config{Root: plugin.Root(k.RootDir), Conn: k.Conn, Log: k.log, Came: k.driverCame, Left: k.driverLeft})
+	if err == nil {
+		k.devices, err = device.New(ctx, device.Config{Root: plugin.Root(k.RootDir), Log: k.log, Changed: k.reportSoon})
+	}
 	return err
 }
 
@@ -35,7 +41,7 @@ func (k *kubelet) driverLeft(ctx context.Context, driver string) error {
 
 // plugins are followed as they come and go.
 func (k *kubelet) plugins(ctx context.Context) error {
-	w := &plugin.Watcher{Root: plugin.Root(k.RootDir), Log: k.log, Handlers: map[string]plugin.Handler{"CSIPlugin": k.csi, "DRAPlugin": k.dra}}
+	w := &plugin.Watcher{Root: plugin.Root(k.RootDir), Log: k.log, Handlers: map[string]plugin.Handler{"CSIPlugin": k.csi, "DRAPlugin": k.dra, "DevicePlugin": k.devices}}
 	return w.Run(ctx)
 }
 
@@ -67,4 +73,20 @@ func (k *kubelet) following() (*v1.Node, <-chan struct{}) {
 		k.selfChanged = make(chan struct{})
 	}
 	return k.self, k.selfChanged
+}
+
+// grant the devices that a pod asks for of plugins; false = it cannot run here.
+func (w *worker) devices(ctx context.Context) bool {
+	k, p := w.k, w.st.Pod
+	if !k.devices.Wants(p) {
+		return true
+	}
+	err := k.devices.Allocate(ctx, p)
+	if err == nil || ctx.Err() != nil {
+		return true
+	}
+	message := fmt.Sprintf("Allocate failed due to %v, which is unexpected", err)
+	k.events.Warning(ref(p, ""), "UnexpectedAdmissionError", "%s", message)
+	w.end(pod.End{Phase: v1.PodFailed, Reason: "UnexpectedAdmissionError", Message: "Pod was rejected: " + message})
+	return false
 }

@@ -3,6 +3,7 @@ package kubelet
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"os"
 	"strings"
 	"time"
@@ -195,6 +196,9 @@ func (k *kubelet) facts(ctx context.Context) *node.Facts {
 		Runtime: k.features.Name + "://" + k.features.Version, Pressure: k.pressure.now(), Features: &v1.NodeFeatures{SupplementalGroupsPolicy: &k.features.Groups},
 	}
 	f.Capacity, f.Allocatable = k.resources()
+	all, healthy := k.devices.Capacity()
+	maps.Copy(f.Capacity, all)
+	maps.Copy(f.Allocatable, healthy)
 	f.InUse = k.csi.InUse()
 	f.Info = node.System(Version, f.Runtime)
 	for _, h := range k.features.Handlers {

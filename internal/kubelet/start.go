@@ -109,6 +109,9 @@ func (k *kubelet) launch(ctx context.Context, l *launch) (w *pod.Waiting, starte
 	if cfg.CDIDevices, err = k.dra.Devices(l.Pod, l.Container); err != nil {
 		return fail("CreateContainerConfigError", err, 10*time.Second)
 	}
+	if err := k.devices.Apply(ctx, cfg, l.Pod, l.Container); err != nil {
+		return fail("CreateContainerConfigError", err, 10*time.Second)
+	}
 	created, err := k.rt.CreateContainer(ctx, &cri.CreateContainerRequest{PodSandboxId: l.sandbox, Config: cfg, SandboxConfig: sandbox})
 	if err != nil {
 		return fail("CreateContainerError", err, 10*time.Second)

@@ -157,7 +157,7 @@ func (w *worker) step(ctx context.Context) time.Time {
 	if w.st.Pod == nil {
 		return time.Time{}
 	}
-	wake := w.ending()
+	wake := w.ending(ctx)
 	if w.st.End == nil {
 		w.resize()
 	}
@@ -247,7 +247,7 @@ func (w *worker) remnant() *v1.Pod {
 }
 
 // ending notices that the pod is to stop. It returns when it will have to.
-func (w *worker) ending() (wake time.Time) {
+func (w *worker) ending(ctx context.Context) (wake time.Time) {
 	p := w.api
 	if w.st.End == nil && pod.Final(p.Status.Phase) {
 		w.end(pod.End{})
@@ -277,6 +277,9 @@ func (w *worker) ending() (wake time.Time) {
 		if reason, message, ok := w.k.admit(w.st.Pod); !ok {
 			w.k.events.Warning(ref(p, ""), reason, "%s", message)
 			w.end(pod.End{Phase: v1.PodFailed, Reason: reason, Message: "Pod was rejected: " + message})
+			return time.Time{}
+		}
+		if !w.devices(ctx) {
 			return time.Time{}
 		}
 	}

@@ -25,15 +25,33 @@ func Dial(path string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	}, opts...)...)
 }
 
-func connect(ctx context.Context, path string) (net.Conn, error) {
-	var d net.Dialer
+// Listen on a socket at a path, however long it is.
+func Listen(path string) (l net.Listener, err error) {
+	err = near(path, func(path string) error {
+		l, err = net.Listen("unix", path)
+		return err
+	})
+	return l, err
+}
+
+func connect(ctx context.Context, path string) (c net.Conn, err error) {
+	err = near(path, func(path string) error {
+		var d net.Dialer
+		c, err = d.DialContext(ctx, "unix", path)
+		return err
+	})
+	return c, err
+}
+
+// near calls f with a path that fits into a socket's address and means the same.
+func near(path string, f func(path string) error) error {
 	if len(path) <= longest {
-		return d.DialContext(ctx, "unix", path)
+		return f(path)
 	}
 	dir, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: filepath.Dir(path), Err: err}
+		return &os.PathError{Op: "open", Path: filepath.Dir(path), Err: err}
 	}
 	defer unix.Close(dir)
-	return d.DialContext(ctx, "unix", "/proc/self/fd/"+strconv.Itoa(dir)+"/"+filepath.Base(path))
+	return f("/proc/self/fd/" + strconv.Itoa(dir) + "/" + filepath.Base(path))
 }
