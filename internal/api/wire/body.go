@@ -1,12 +1,14 @@
 package wire
 
 import (
-	"encoding/json"
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/proa-dev/proa/internal/api"
+	"github.com/proa-dev/proa/internal/api/wire/objectjson"
 )
 
 // message is what k8s.io/api's generated protobuf code gives a type.
@@ -27,20 +29,42 @@ func Body(obj runtime.Object, m Media) ([]byte, error) {
 		if m == Protobuf {
 			return nil, fmt.Errorf("%s has no protobuf form, ask for application/json", u.GroupVersionKind())
 		}
-		return json.Marshal(u.Object)
+		return objectjson.Marshal(u.Object)
 	}
-	if !obj.GetObjectKind().GroupVersionKind().Empty() {
-		obj = obj.DeepCopyObject()
-		obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
-	}
+	obj = bare(obj)
 	if m != Protobuf {
-		return json.Marshal(obj)
+		return objectjson.Marshal(obj)
 	}
 	msg, ok := obj.(message)
 	if !ok {
 		return nil, fmt.Errorf("%T has no protobuf form, ask for application/json", obj)
 	}
 	return msg.Marshal()
+}
+
+// bare is obj without apiVersion and kind; obj is not changed.
+func bare(obj runtime.Object) runtime.Object {
+	if obj.GetObjectKind().GroupVersionKind().Empty() {
+		return obj
+	}
+	obj = obj.DeepCopyObject()
+	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+	return obj
+}
+
+// BodyText is Body of an object that is kept, cut where it has bytes in memory as
+// the body has them.
+func BodyText(obj api.Object, m Media) (Text, error) {
+	_, custom := obj.(runtime.Unstructured)
+	if m == Protobuf || custom {
+		body, err := Body(obj, m)
+		if err != nil {
+			return Text{}, err
+		}
+		return Cut(body, Managed(obj)), nil
+	}
+	t, err := objectjson.Cut(bare(obj), worthSharing)
+	return Text{Bytes: t.Bytes, Shared: t.Pieces, Meta: t.Meta}, err
 }
 
 // Encode is Body and Document in one, for what is sent only once.

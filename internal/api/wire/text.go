@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/proa-dev/proa/internal/api"
+	"github.com/proa-dev/proa/internal/api/wire/objectjson"
 )
 
 // Text is an encoded body in pieces: what the object has for itself, and what it has
@@ -20,10 +21,7 @@ type Text struct {
 }
 
 // Piece of a text, which stands before Bytes[At]. A text's are in order.
-type Piece struct {
-	At    int
-	Bytes []byte
-}
+type Piece = objectjson.Piece
 
 // Plain is a text of one piece.
 func Plain(body []byte) Text { return Text{Bytes: body} }
@@ -101,7 +99,7 @@ func Cut(body []byte, shared [][]byte) Text {
 			continue
 		}
 		if i := bytes.Index(body[at:], piece); i > 0 {
-			found = append(found, Piece{at + i, piece})
+			found = append(found, Piece{At: at + i, Bytes: piece})
 			at, size = at+i+len(piece), size-len(piece)
 		}
 	}
@@ -112,7 +110,7 @@ func Cut(body []byte, shared [][]byte) Text {
 	last := 0
 	for i, p := range found {
 		t.Bytes = append(t.Bytes, body[last:p.At]...)
-		t.Shared[i] = Piece{len(t.Bytes), p.Bytes}
+		t.Shared[i] = Piece{At: len(t.Bytes), Bytes: p.Bytes}
 		if last = p.At + len(p.Bytes); last <= meta {
 			t.Meta -= len(p.Bytes)
 		}

@@ -92,7 +92,7 @@ func TestMetadataOfAText(t *testing.T) {
 }
 
 func TestTextIsWrittenWhole(t *testing.T) {
-	text := Text{Bytes: []byte("ade"), Shared: []Piece{{1, []byte("bc")}, {3, []byte("f")}}}
+	text := Text{Bytes: []byte("ade"), Shared: []Piece{{At: 1, Bytes: []byte("bc")}, {At: 3, Bytes: []byte("f")}}}
 	var b bytes.Buffer
 	out := bufio.NewWriter(&b)
 	if err := text.write(out); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/proa-dev/proa/internal/api"
 	"github.com/proa-dev/proa/internal/api/wire"
+	"github.com/proa-dev/proa/internal/api/wire/objectjson"
 	"github.com/proa-dev/proa/internal/cache"
 )
 
@@ -144,9 +145,7 @@ func appendCell(buf []byte, cell any) ([]byte, error) {
 	case nil:
 		return append(buf, "null"...), nil
 	case string:
-		if plain(c) {
-			return append(append(append(buf, '"'), c...), '"'), nil
-		}
+		return objectjson.AppendString(buf, c), nil
 	case int:
 		return strconv.AppendInt(buf, int64(c), 10), nil
 	case int32:
@@ -158,16 +157,6 @@ func appendCell(buf []byte, cell any) ([]byte, error) {
 	}
 	b, err := json.Marshal(cell)
 	return append(buf, b...), err
-}
-
-// plain says that a text stands in JSON as it is.
-func plain(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
-			return false
-		}
-	}
-	return true
 }
 
 func trim(doc []byte) []byte {
@@ -185,10 +174,11 @@ func appendMetadata(dst []byte, item *cache.Item) ([]byte, error) {
 		return whole.AppendMetadata(dst), nil
 	}
 	e, err := item.Encoded("metadata", func() (wire.Text, error) {
-		b, err := json.Marshal(struct {
-			Metadata any `json:"metadata"`
-		}{metadataOf(item.Object)})
-		return wire.Cut(b, wire.Managed(item.Object)), err
+		if u, custom := item.Object.(*unstructured.Unstructured); custom {
+			b, err := objectjson.Marshal(map[string]any{"metadata": u.Object["metadata"]})
+			return wire.Cut(b, nil), err
+		}
+		return wire.BodyText(Partial(item.Object, schema.GroupVersionKind{}), wire.JSON)
 	})
 	if err != nil {
 		return dst, err
@@ -205,13 +195,6 @@ func AppendPartial(dst []byte, item *cache.Item, version string) ([]byte, error)
 	dst = append(dst, `{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/`...)
 	dst = append(append(dst, version...), `",`...)
 	return appendMetadata(dst, item)
-}
-
-func metadataOf(obj api.Object) any {
-	if u, custom := obj.(*unstructured.Unstructured); custom {
-		return u.Object["metadata"]
-	}
-	return Partial(obj, schema.GroupVersionKind{}).ObjectMeta
 }
 
 // Partial is the metadata of an object as an object of its own; the parts are shared.

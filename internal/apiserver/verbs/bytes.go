@@ -25,6 +25,9 @@ func Body(item *cache.Item, k api.Served, m wire.Media) (wire.Text, error) {
 		if err != nil {
 			return wire.Text{}, err
 		}
+		if obj == item.Object {
+			return wire.BodyText(obj, m)
+		}
 		body, err := wire.Body(obj, m)
 		if err != nil {
 			return wire.Text{}, err
