@@ -34,7 +34,7 @@ func (k *kubelet) drivers(ctx context.Context) (err error) {
 func (k *kubelet) driverLeft(ctx context.Context, driver string) error {
 	c, ok := k.Conn.(client.Collector)
 	if !ok {
-		return nil
+		return fmt.Errorf("the connection to the API server cannot delete all ResourceSlices of a driver at once")
 	}
 	return c.DeleteAll(ctx, client.For[*resourcev1.ResourceSlice](k.Conn).Kind(), "", "spec.nodeName="+k.Name+",spec.driver="+driver)
 }

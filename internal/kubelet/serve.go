@@ -31,7 +31,7 @@ func (k *kubelet) serve(ctx context.Context) error {
 	}
 	source := &stats.Source{
 		Node: k.Name, Root: k.RootDir, Runtime: k.rt, Images: k.images, Groups: k.cgroups,
-		Pods: k.shownPods, Logs: k.node.PodLogs, PodDir: k.volumes.PodDir,
+		Pods: k.shownPods, Logs: k.node.PodLogs, PodDir: k.volumes.PodDir, Driven: k.csi.Usage,
 	}
 	return server.Run(ctx, server.Config{
 		Node: k.Name, Conn: k.Conn, Log: k.log, Runtime: k.rt, Address: k.Address, Port: k.Port, Listener: k.Listener,
@@ -40,7 +40,7 @@ func (k *kubelet) serve(ctx context.Context) error {
 		Summary:  func(ctx context.Context, brief bool) (any, error) { return source.Summary(ctx, brief) },
 		Resource: source.Text,
 		Metrics: map[string][]prometheus.Collector{
-			"/metrics":          {metrics{k}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})},
+			"/metrics":          {metrics{k}, volumeMetrics{k}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})},
 			"/metrics/cadvisor": {cadvisor{source}},
 			"/metrics/probes":   {probeMetrics{k}},
 		},

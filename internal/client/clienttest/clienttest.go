@@ -57,6 +57,7 @@ func Run(t *testing.T, open func(t *testing.T) client.Conn) {
 		"patch":           patches,
 		"dry run":         dryRuns,
 		"delete":          deletions,
+		"delete all":      collects,
 		"bind":            binds,
 		"watch":           watches,
 		"watch of scopes": scopes,
@@ -261,6 +262,26 @@ func deletions(t *testing.T, conn client.Conn) {
 	}
 	if _, err := cms.Get(ctx, "default", "held"); !apierrors.IsNotFound(err) {
 		t.Error("still there:", err)
+	}
+}
+
+func collects(t *testing.T, conn client.Conn) {
+	c, ok := conn.(client.Collector)
+	if !ok {
+		t.Skip("the connection cannot delete many objects at once")
+	}
+	secrets, ctx := client.For[*corev1.Secret](conn), t.Context()
+	for name, of := range map[string]corev1.SecretType{"a": "example.com/x", "b": "example.com/y", "c": "example.com/x"} {
+		must(secrets.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "all-" + name}, Type: of}))(t)
+	}
+	if err := c.DeleteAll(ctx, secrets.Kind(), "default", "type=example.com/x"); err != nil {
+		t.Fatal(err)
+	}
+	must(secrets.Get(ctx, "default", "all-b"))(t)
+	for _, name := range []string{"all-a", "all-c"} {
+		if _, err := secrets.Get(ctx, "default", name); !apierrors.IsNotFound(err) {
+			t.Errorf("%s is still there: %v", name, err)
+		}
 	}
 }
 

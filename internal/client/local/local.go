@@ -5,11 +5,13 @@ package local
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -85,6 +87,28 @@ func (c *Conn) Patch(ctx context.Context, k *api.Kind, namespace, name string, p
 // Delete implements client.Conn.
 func (c *Conn) Delete(ctx context.Context, k *api.Kind, namespace, name string, opt metav1.DeleteOptions) error {
 	return c.Server.Delete(ctx, k, namespace, name, opt)
+}
+
+// DeleteAll implements client.Collector.
+func (c *Conn) DeleteAll(ctx context.Context, k *api.Kind, namespace, selector string) error {
+	match, err := fields.ParseSelector(selector)
+	if err != nil || k.Fields == nil {
+		return apierrors.NewBadRequest(fmt.Sprintf("field selector %q of %s: %v", selector, k.Resource, err))
+	}
+	list, _, err := c.Server.List(ctx, k, namespace, nil, "", "")
+	if err != nil {
+		return err
+	}
+	for _, o := range list {
+		if !match.Matches(k.Fields(o)) {
+			continue
+		}
+		err := c.Server.Delete(ctx, k, o.GetNamespace(), o.GetName(), metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(o.GetUID()))})
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			return err
+		}
+	}
+	return nil
 }
 
 // Post implements client.Conn.

@@ -227,10 +227,14 @@ type publication struct {
 // mounted is what is known about a publication.
 type mounted struct {
 	id     volumeID
-	done   bool // it is in place
-	anew   bool // it has to be published again from time to time
-	grows  bool // the driver can grow it while it is in use
-	owned  bool // its files belong to the pod's fsGroup
-	before bool // it was published once: what is there is in use
-	found  bool // it was there when the kubelet came; of its driver nothing is known yet
+	done   bool   // it is in place
+	anew   bool   // it has to be published again from time to time
+	grows  bool   // the driver can grow it while it is in use
+	owned  bool   // its files belong to the pod's fsGroup
+	before bool   // it was published once: what is there is in use
+	device bool   // it is a block volume
+	as     string // what the pod calls it
+	claim  string // of the pod, "" = none
+	usage  Usage  // as last asked for
+	found  bool   // it was there when the kubelet came; of its driver nothing is known yet
 }

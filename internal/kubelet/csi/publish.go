@@ -19,7 +19,10 @@ import (
 
 // publish the volume to the pod, unless it is and need not be anew.
 func (m *Manager) publish(ctx context.Context, t *target, done mounted, published map[string]string) (mounted, error) {
-	done.id = t.id
+	done.id, done.as, done.device = t.id, t.Name, t.block
+	if t.Claim != nil {
+		done.claim = t.Claim.Name
+	}
 	done.anew = t.object != nil && ptr.Deref(t.object.Spec.RequiresRepublish, false)
 	at := m.result(t, done)
 	path := at.Path + at.Device

@@ -113,3 +113,31 @@ func TestAllowed(t *testing.T) {
 		}
 	}
 }
+
+func TestDriverBreaksOff(t *testing.T) {
+	root := t.TempDir()
+	path := filepath.Join(root, "d.sock")
+	serve := func() *grpc.Server {
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := grpc.NewServer()
+		wire.RegisterDRAPluginServer(s, wire.UnimplementedDRAPluginServer{})
+		go s.Serve(l)
+		t.Cleanup(s.Stop)
+		return s
+	}
+	s := serve()
+	m, left := manager(t, root, 200*time.Millisecond)
+	if err := m.Register(t.Context(), plugin.Info{Type: "DRAPlugin", Name: "d", Endpoint: path, Said: path, Versions: []string{service}}); err != nil {
+		t.Fatal(err)
+	}
+	s.Stop()
+	if got := <-left; got != "d" {
+		t.Errorf("%q has left", got)
+	}
+	if _, err := m.driver("d"); err != nil {
+		t.Errorf("it is registered all the same: %v", err)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -50,16 +51,17 @@ func (s *Source) disks(ctx context.Context, sum *Summary) {
 			}
 			if !onDisk {
 				if fs, err := image.Stat(dir); err == nil {
-					p.Volumes = append(p.Volumes, VolumeStats{*files(now, fs), v.Name})
+					p.Volumes = append(p.Volumes, VolumeStats{FsStats: *files(now, fs), Name: v.Name})
 				}
 				continue
 			}
 			used := tree(dir)
 			fs := used.stats(now)
 			fs.on(root)
-			p.Volumes = append(p.Volumes, VolumeStats{*fs, v.Name})
+			p.Volumes = append(p.Volumes, VolumeStats{FsStats: *fs, Name: v.Name})
 			local = local.plus(used)
 		}
+		s.driven(ctx, p)
 		p.Ephemeral = local.stats(now)
 		p.Ephemeral.on(root)
 	}
@@ -84,6 +86,24 @@ func (s *Source) volume(p *v1.Pod, v *v1.Volume) (dir string, onDisk bool) {
 		return "", false
 	}
 	return filepath.Join(s.PodDir(p.UID), "volumes", "kubernetes.io~"+kind, v.Name), onDisk
+}
+
+// driven adds the pod's volumes that CSI drivers serve.
+func (s *Source) driven(ctx context.Context, p *PodStats) {
+	if s.Driven == nil || !slices.ContainsFunc(p.pod.Spec.Volumes, func(v v1.Volume) bool {
+		return v.CSI != nil || v.PersistentVolumeClaim != nil || v.Ephemeral != nil
+	}) {
+		return
+	}
+	for _, u := range s.Driven(ctx, p.pod.UID) {
+		v := VolumeStats{Name: u.Volume, FsStats: FsStats{
+			Time: metav1.Time{Time: u.At}, CapacityBytes: &u.Capacity, AvailableBytes: &u.Available, UsedBytes: &u.Used,
+			Inodes: &u.Inodes, InodesFree: &u.InodesFree, InodesUsed: &u.InodesUsed}}
+		if u.Claim != "" {
+			v.PVCRef = &PVCReference{u.Claim, p.pod.Namespace}
+		}
+		p.Volumes = append(p.Volumes, v)
+	}
 }
 
 // amount of disk that is used.

@@ -10,6 +10,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/proa-dev/proa/internal/kubelet/cgroup"
+	"github.com/proa-dev/proa/internal/kubelet/csi"
 	"github.com/proa-dev/proa/internal/kubelet/image"
 	"github.com/proa-dev/proa/internal/kubelet/runtime"
 )
@@ -26,6 +27,8 @@ type Source struct {
 	Pods    func() []*v1.Pod           // with the status last computed
 	Logs    func(*v1.Pod) string       // folder of a pod's logs
 	PodDir  func(uid types.UID) string // folder of a pod's volumes
+	// Driven are the volumes of a pod that CSI drivers serve, nil = there are none.
+	Driven func(ctx context.Context, uid types.UID) []csi.Usage
 
 	rates rates
 }

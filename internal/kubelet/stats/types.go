@@ -128,6 +128,11 @@ type (
 	}
 	VolumeStats struct {
 		FsStats
-		Name string `json:"name,omitempty"`
+		Name   string        `json:"name,omitempty"`
+		PVCRef *PVCReference `json:"pvcRef,omitempty"`
+	}
+	PVCReference struct {
+		Name      string `json:"name"`
+		Namespace string `json:"namespace"`
 	}
 )
