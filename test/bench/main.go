@@ -46,7 +46,7 @@ type bench struct {
 	output     string
 	kubeconfig string
 
-	pods, scheduled, nodes int // sizes of the loads
+	pods, maps, scheduled, nodes int // sizes of the loads
 
 	book figure.Book
 	log  io.Writer
@@ -64,6 +64,7 @@ func parse(args []string) (*bench, error) {
 	f.StringVar(&b.output, "o", "markdown", "markdown or json")
 	f.StringVar(&b.kubeconfig, "kubeconfig", "", "put the loads of api, sched and node on this cluster instead")
 	f.IntVar(&b.pods, "pods", 10000, "pods of the part api")
+	f.IntVar(&b.maps, "maps", 100000, "ConfigMaps of the part scale on the largest server; the others have a tenth and a hundredth, and it has half as many pods beside")
 	f.IntVar(&b.scheduled, "scheduled", 3000, "pods of the part sched")
 	f.IntVar(&b.nodes, "nodes", 1000, "nodes of the part sched")
 	if err := f.Parse(args); err != nil {
@@ -84,8 +85,8 @@ func parse(args []string) (*bench, error) {
 	if b.output != "markdown" && b.output != "json" {
 		return nil, fmt.Errorf("-o %s: choose of markdown, json", b.output)
 	}
-	if b.count < 1 || b.pods < 100 {
-		return nil, errors.New("-count is at least 1, -pods at least 100")
+	if b.count < 1 || b.pods < 100 || b.maps < 100 {
+		return nil, errors.New("-count is at least 1, -pods and -maps are at least 100")
 	}
 	if b.bin == "" {
 		b.bin = filepath.Join(b.repo, "bin")

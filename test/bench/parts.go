@@ -23,6 +23,7 @@ func parts() []part {
 		{"server", all, (*bench).server},
 		{"node", append(all, "kubelet"), (*bench).node},
 		{"api", control, (*bench).api},
+		{"scale", control, (*bench).scale},
 		{"sched", all, (*bench).sched},
 		{"curve", nil, (*bench).curve},
 		{"idle", all, (*bench).idleDeployments},
@@ -56,10 +57,10 @@ func (b *bench) add(part string, s figure.System) load.Add {
 	}
 }
 
-// control starts a system's control plane. managers and unthrottled are upstream's.
+// control starts a system's control plane. u says how upstream's; the flags are of both.
 func (b *bench) control(ctx context.Context, s figure.System, u plane.Upstream) (*plane.Plane, error) {
 	if s == figure.Proa {
-		return plane.Proa(ctx, b.proa(), b.dir())
+		return plane.Proa(ctx, b.proa(), b.dir(), u.Flags...)
 	}
 	u.Programs, u.Below = b.upstream(), b.dir()
 	r, err := u.Start(ctx)
@@ -67,6 +68,11 @@ func (b *bench) control(ctx context.Context, s figure.System, u plane.Upstream) 
 		return nil, err
 	}
 	return r.Plane, nil
+}
+
+// controlAt is a control plane alone that listens at an address.
+func (b *bench) controlAt(ctx context.Context, s figure.System, address string) (*plane.Plane, error) {
+	return b.control(ctx, s, plane.Upstream{Flags: []string{"--bind-address=" + address}})
 }
 
 // api puts requests on the API server alone.

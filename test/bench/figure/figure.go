@@ -32,6 +32,7 @@ type Unit struct {
 // The units.
 var (
 	PerSecond    = Unit{"/s", false}
+	Microseconds = Unit{"µs", true}
 	Milliseconds = Unit{"ms", true}
 	Seconds      = Unit{"s", true}
 	Megabytes    = Unit{"MB", true} // 10^6 bytes

@@ -109,6 +109,17 @@ func (t *Target) send(ctx context.Context, r request) (*http.Response, error) {
 	return t.client.Do(q)
 }
 
+// Metrics that the server tells, as text.
+func (t *Target) Metrics(ctx context.Context) (string, error) {
+	answer, err := t.send(ctx, request{method: "GET", path: "/metrics"})
+	if err != nil {
+		return "", err
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	return string(text), err
+}
+
 // watch calls event for each line of a watch until it returns false or the
 // context ends. opened is called when the server has answered.
 func (t *Target) watch(ctx context.Context, path string, opened func(), event func(line []byte) bool) error {

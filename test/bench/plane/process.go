@@ -95,6 +95,16 @@ func Memory(pids ...int) (float64, error) {
 	return total, nil
 }
 
+// Metric of a server that it tells at /metrics, in the text that get returns.
+func Metric(text, name string) (float64, error) {
+	for line := range strings.Lines(text) {
+		if rest, ok := strings.CutPrefix(line, name+" "); ok {
+			return strconv.ParseFloat(strings.TrimSpace(rest), 64)
+		}
+	}
+	return 0, fmt.Errorf("there is no metric %s", name)
+}
+
 // CPU time that processes have used.
 func CPU(pids ...int) (time.Duration, error) {
 	const tick = time.Second / 100 // USER_HZ, which is 100 on every Linux

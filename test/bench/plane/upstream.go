@@ -18,6 +18,8 @@ type Upstream struct {
 	// Unthrottled gives the managers' clients a rate that they never reach:
 	// their own limits of 20 and 50 requests a second would be what is measured.
 	Unthrottled bool
+	// Flags of kube-apiserver; of those that are given twice the last counts.
+	Flags []string
 }
 
 // Running is upstream's control plane with what a node of it needs.
@@ -59,7 +61,7 @@ func (u *Upstream) start(ctx context.Context, r *Running) error {
 		"--listen-peer-urls", "http://"+local(ports[2]), "--log-level", "error"); err != nil {
 		return err
 	}
-	if err := r.Plane.start(u.program("kube-apiserver"), r.apiserver(etcd, ports[0])...); err != nil {
+	if err := r.Plane.start(u.program("kube-apiserver"), append(r.apiserver(etcd, ports[0]), u.Flags...)...); err != nil {
 		return err
 	}
 	if err := r.await(ctx); err != nil {
