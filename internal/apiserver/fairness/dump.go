@@ -50,12 +50,12 @@ func (g *Gate) dumpLevels(w io.Writer) {
 				active++
 			}
 		}
-		for _, n := range l.dispatched {
-			dispatched += n
-		}
 		rejected := map[string]uint64{}
-		for k, n := range l.rejected {
-			rejected[k[1]] += n
+		for _, s := range l.tallies {
+			dispatched += s.dispatched
+			for reason, n := range s.rejected {
+				rejected[reason] += n
+			}
 		}
 		fmt.Fprintf(w, "%s,\t%d,\t%t,\t%t,\t%d,\t%d,\t%d,\t%d,\t%d,\t%d\n", l.name, active, l.waiting+l.running == 0, l.retired, l.waiting, l.running,
 			dispatched, rejected[QueueFull]+rejected[Concurrency], rejected[TimeOut], rejected[Cancelled])

@@ -128,14 +128,14 @@ func (g *Gate) Enter(ctx context.Context, u *request.User, i *request.Info, widt
 		return p, ""
 	}
 	if len(l.queues) == 0 {
-		l.rejected[[2]string{s.name, Concurrency}]++
+		l.reject(t, Concurrency)
 		g.mu.Unlock()
 		return p, Concurrency
 	}
 	t.flow = s.flow(u, i)
 	t.hash = hashOf(s.name, t.flow)
 	if l.deal(t.hash).waiting.Len() >= int(l.queuing.QueueLengthLimit) {
-		l.rejected[[2]string{s.name, QueueFull}]++
+		l.reject(t, QueueFull)
 		g.mu.Unlock()
 		return p, QueueFull
 	}
@@ -165,7 +165,7 @@ func (g *Gate) await(ctx context.Context, t *ticket) (reason string) {
 	}
 	t.level.leave(t)
 	g.waiting--
-	t.level.rejected[[2]string{t.schema.name, reason}]++
+	t.level.reject(t, reason)
 	return reason
 }
 

@@ -18,9 +18,7 @@ type level struct {
 	clock     float64 // start tag of what was dispatched last (virtual seconds)
 	took      float64 // usual time of a request, in seconds (moving average)
 
-	dispatched map[string]uint64    // by schema
-	rejected   map[[2]string]uint64 // by schema and reason
-	waited     time.Duration        // of all that were dispatched
+	tallies map[string]*tally // by schema
 }
 
 // queue of one level. start is the virtual time at which its next request starts:
@@ -46,7 +44,7 @@ type ticket struct {
 }
 
 func newLevel(name string, l limits) *level {
-	lv := &level{name: name, took: 0.01, dispatched: map[string]uint64{}, rejected: map[[2]string]uint64{}}
+	lv := &level{name: name, took: 0.01, tallies: map[string]*tally{}}
 	lv.configure(l)
 	return lv
 }
@@ -70,13 +68,12 @@ func (l *level) configure(c limits) {
 	for _, q := range old {
 		for e := q.waiting.Front(); e != nil; e = e.Next() {
 			t := e.Value.(*ticket)
+			l.waits(t, -1)
 			if n == 0 { // it may go on at once: there is no place to wait any more
-				l.waiting--
 				t.place, t.queue = nil, nil
 				l.begin(t)
 				continue
 			}
-			l.waiting--
 			l.enqueue(t)
 		}
 	}
@@ -117,7 +114,15 @@ func (l *level) enqueue(t *ticket) {
 	t.queue = q
 	t.place = q.waiting.PushBack(t)
 	q.width += t.width
-	l.waiting++
+	l.waits(t, 1)
+}
+
+// waits counts one more or one less that waits.
+func (l *level) waits(t *ticket, more int) {
+	l.waiting += more
+	s := l.tally(t.schema)
+	s.waiting += more
+	s.waitingSeats += more * t.width
 }
 
 // leave the queue, without having begun or to begin.
@@ -125,7 +130,7 @@ func (l *level) leave(t *ticket) {
 	t.queue.waiting.Remove(t.place)
 	t.queue.width -= t.width
 	t.place = nil
-	l.waiting--
+	l.waits(t, -1)
 }
 
 // next returns the request whose turn it is: the head of the queue that used least.
@@ -147,9 +152,12 @@ func (l *level) next() *ticket {
 func (l *level) begin(t *ticket) {
 	l.executing += t.width
 	l.running++
-	l.dispatched[t.schema.name]++
 	now := time.Now()
-	l.waited += now.Sub(t.since)
+	s := l.tally(t.schema)
+	s.dispatched++
+	s.running++
+	s.seats += t.width
+	s.served.observe(now.Sub(t.since))
 	t.since = now
 	if q := t.queue; q != nil {
 		l.clock = max(l.clock, q.start)
@@ -165,6 +173,10 @@ func (l *level) end(t *ticket) {
 	l.executing -= t.width
 	l.running--
 	took := time.Since(t.since).Seconds()
+	s := l.tally(t.schema)
+	s.running--
+	s.seats -= t.width
+	s.execution.observe(time.Since(t.since))
 	if q := t.queue; q != nil {
 		q.running -= t.width
 		q.start += (took - l.took) * float64(t.width)
