@@ -116,9 +116,10 @@ bench: build tools $(BIN)/twin.tar ## the figures of the README: PARTS= COUNT= S
 	@$(SUDO) env "PATH=$$PATH" HOME="$$HOME" GOFLAGS=$(GOFLAGS) $(BIN)/bench/bench --repo $(CURDIR) --bin $(BIN) $(GIVEN) \
 		$(if $(PARTS),--parts "$(PARTS)") $(if $(COUNT),--count "$(COUNT)") $(if $(SYSTEMS),--systems "$(SYSTEMS)") $(if $(OUTPUT),-o "$(OUTPUT)")
 
-lint:
-	@$(GO) vet ./...
-	@command -v golangci-lint >/dev/null && golangci-lint run || echo "· golangci-lint is not installed: only go vet ran"
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+lint: ## what .golangci.yml says, of PKGS=./internal/cache/...; the linter is built once
+	@$(GO) run $(GOLANGCI) run $(or $(PKGS),./...)
 
 clean:
 	rm -rf $(BIN)
