@@ -17,7 +17,11 @@ import (
 // asLoad makes this binary the clients of TestOverload.
 const asLoad = "PROA_TEST_IS_LOAD"
 
-// plan of a load: so many clients, each with a connection of its own.
+// heavyShare is how many heavy clients share a connection: what they are about are
+// seats, not handshakes.
+const heavyShare = 25
+
+// plan of a load: so many clients, each with a connection of its own unless Heavy.
 type plan struct {
 	Server  string
 	CA      string
@@ -25,6 +29,7 @@ type plan struct {
 	Clients int
 	Lasts   time.Duration
 	Tokens  []string
+	Heavy   bool // each request holds a seat for long: see loadClient.heavy
 }
 
 // loadMain reads a plan, carries it out and writes how often what was answered.
@@ -48,13 +53,20 @@ func loadMain() int {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	sum := map[string]int{}
+	var transport *http.Transport
 	for i := range p.Clients {
+		if !p.Heavy || i%heavyShare == 0 {
+			transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
+		}
 		c := &loadClient{id: i, server: p.Server, token: p.Tokens[i%len(p.Tokens)], got: map[string]int{}, http: &http.Client{
-			Timeout:   70 * time.Second,
-			Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true},
+			Timeout: 70 * time.Second, Transport: transport,
 		}}
+		ask := c.run
+		if p.Heavy {
+			ask = c.heavy
+		}
 		wg.Go(func() {
-			c.run(ctx)
+			ask(ctx)
 			mu.Lock()
 			defer mu.Unlock()
 			for k, n := range c.got {
@@ -100,6 +112,25 @@ func (c *loadClient) run(ctx context.Context) {
 			}
 		case 9:
 			c.ask(ctx, "GET", maps+"?watch=1&timeoutSeconds=5", "", 0)
+		}
+	}
+}
+
+// hangs is the label of what a webhook takes its time over.
+const hangs = "hangs"
+
+// heavy asks for what takes long: large answers that are read slowly, and writes that
+// wait for a webhook.
+func (c *loadClient) heavy(ctx context.Context) {
+	const maps = "/api/v1/namespaces/default/configmaps"
+	for n := 0; ctx.Err() == nil; n++ {
+		switch name := fmt.Sprintf("h%d-%d", c.id, n); c.id % 4 {
+		case 0, 1:
+			c.ask(ctx, "GET", "/api/v1/configmaps", "", 20*time.Millisecond)
+		case 2:
+			c.ask(ctx, "GET", "/api/v1/configmaps?labelSelector=app%3D7", "", 0)
+		case 3:
+			c.ask(ctx, "POST", maps, `{"metadata":{"name":"`+name+`","labels":{"`+hangs+`":""}}}`, 0)
 		}
 	}
 }

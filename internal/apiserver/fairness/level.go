@@ -39,6 +39,7 @@ type ticket struct {
 	hash    uint64
 	width   int
 	since   time.Time // it came, and then: it began
+	charged float64   // seconds that its queue was charged for each seat when it began
 	granted chan struct{}
 	place   *list.Element // nil = not waiting
 }
@@ -109,7 +110,7 @@ func (l *level) deal(hash uint64) *queue {
 func (l *level) enqueue(t *ticket) {
 	q := l.deal(t.hash)
 	if q.waiting.Len() == 0 && q.running == 0 {
-		q.start = max(q.start, l.clock) // idle time is not saved up
+		q.start = max(q.start, l.now()) // idle time is not saved up
 	}
 	t.queue = q
 	t.place = q.waiting.PushBack(t)
@@ -147,6 +148,22 @@ func (l *level) next() *ticket {
 	return best.waiting.Front().Value.(*ticket)
 }
 
+// now is the virtual time: where a queue begins that was idle. It is that of the next
+// request in turn, for clock may be far ahead of it: requests are charged before it is
+// known what they take, and most of it is taken back.
+func (l *level) now() float64 {
+	now, some := 0.0, false
+	for _, q := range l.queues {
+		if q.waiting.Len() > 0 && (!some || q.start < now) {
+			now, some = q.start, true
+		}
+	}
+	if some {
+		return min(now, l.clock)
+	}
+	return l.clock
+}
+
 // begin takes the seats. The queue is charged what a request usually takes; end
 // corrects that.
 func (l *level) begin(t *ticket) {
@@ -161,6 +178,7 @@ func (l *level) begin(t *ticket) {
 	t.since = now
 	if q := t.queue; q != nil {
 		l.clock = max(l.clock, q.start)
+		t.charged = l.took
 		q.start += l.took * float64(t.width)
 		q.running += t.width
 	}
@@ -179,7 +197,7 @@ func (l *level) end(t *ticket) {
 	s.execution.observe(time.Since(t.since))
 	if q := t.queue; q != nil {
 		q.running -= t.width
-		q.start += (took - l.took) * float64(t.width)
+		q.start += (took - t.charged) * float64(t.width)
 	}
 	l.took += (took - l.took) / 64
 }
