@@ -113,7 +113,10 @@ func (s *Scheduler) bound(b bind, err error) {
 	s.unreserve(&b)
 	s.inbox.put(func() {
 		s.world.dropStorage(b.storage)
-		s.world.dropDevices(b.devices)
+		if b.devices != nil {
+			s.world.dropDevices(b.devices)
+			s.queue.wake(s.world, happening{what: deviceClaimChanged, freed: true}, time.Now())
+		}
 		if have := s.world.placed[b.key]; have != nil && have.assumed && have.obj.UID == b.obj.UID {
 			s.world.remove(b.key)
 			s.queue.wake(s.world, happening{what: podGone, pod: b.class}, time.Now())

@@ -266,6 +266,8 @@ func TestDeviceWakeUps(t *testing.T) {
 	}{
 		"its claim":                   {happening{what: deviceClaimChanged, claim: "ns/x"}, true},
 		"another claim":               {happening{what: deviceClaimChanged, claim: "ns/y"}, false},
+		"one that was made for it":    {happening{what: deviceClaimChanged, owner: "p"}, true},
+		"one for another":             {happening{what: deviceClaimChanged, owner: "q"}, false},
 		"one of its name elsewhere":   {happening{what: deviceClaimChanged, claim: "other/x"}, false},
 		"devices that became free":    {happening{what: deviceClaimChanged, claim: "ns/y", freed: true}, true},
 		"its class":                   {happening{what: deviceClassChanged, class: aDeviceClass("c")}, true},

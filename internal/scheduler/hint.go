@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // change is what can make room for a pod that fits nowhere.
@@ -36,11 +37,12 @@ const (
 // happening is something that happened: what it is, and about whom.
 type happening struct {
 	what  change
-	node  *node  // of node…
-	pod   *class // of pod…: as it is or, gone, was; for podLabels as it was …
-	now   *class // … and as it is
-	claim string // of claimChanged, deviceClaimChanged: namespace/name
-	freed bool   // of deviceClaimChanged: devices that others may have
+	node  *node     // of node…
+	pod   *class    // of pod…: as it is or, gone, was; for podLabels as it was …
+	now   *class    // … and as it is
+	claim string    // of claimChanged, deviceClaimChanged: namespace/name
+	freed bool      // of deviceClaimChanged: devices that others may have …
+	owner types.UID // … and the pod for whose extended resources a claim was that is gone
 	class *resourcev1.DeviceClass
 }
 
@@ -105,7 +107,7 @@ func (c *class) asksFor(class *resourcev1.DeviceClass) bool {
 func (w *world) mayHelpPod(p *pod, e happening) bool {
 	switch {
 	case e.what == deviceClaimChanged:
-		return e.freed || usesClaim(p.obj, e.claim)
+		return e.freed || p.obj.UID == e.owner || usesClaim(p.obj, e.claim)
 	case e.class != nil:
 		return p.asksFor(e.class) || w.devices.names(p.obj, e.class.Name)
 	}

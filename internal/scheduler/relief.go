@@ -176,6 +176,8 @@ func (s *Scheduler) claimChanged(old, now *resourcev1.ResourceClaim) {
 	switch {
 	case now != nil && (old == nil || old.UID != now.UID || !equality.Semantic.DeepEqual(old.Status, now.Status)):
 		e.claim = client.Key(now.Namespace, now.Name)
+	case now == nil && specialOwner(old) != "":
+		e.owner = specialOwner(old) // its pod may have another
 	case !e.freed:
 		return
 	}

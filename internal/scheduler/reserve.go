@@ -196,11 +196,22 @@ func (s *Scheduler) unreserve(b *bind) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), givingBack)
 	defer cancel()
-	for _, u := range b.devices.uses {
-		var err error
+	if p, err := s.pods.Get(ctx, b.obj.Namespace, b.obj.Name); err == nil && p.UID == b.obj.UID && p.Spec.NodeName != "" {
+		return // it was bound, though nobody answered
+	}
+	for i := range b.devices.uses {
+		u := &b.devices.uses[i]
+		err := s.learn(ctx, u)
 		switch {
+		case err != nil:
 		case u.extended && u.claim.Name != "":
-			err = s.removeClaim(ctx, u.claim)
+			if err = s.removeClaim(ctx, u.claim); err == nil || apierrors.IsNotFound(err) { // it may go without ever having been seen
+				gone := u.claim
+				s.inbox.put(func() {
+					s.world.devices.drop(client.Key(gone.Namespace, gone.Name), gone.UID)
+					s.queue.wake(s.world, happening{what: deviceClaimChanged, freed: true}, time.Now())
+				})
+			}
 		case resourceclaim.IsReservedForPod(b.obj, u.claim, false):
 			patch := fmt.Appendf(nil, `{"metadata":{"uid":%q},"status":{"reservedFor":[{"$patch":"delete","uid":%q}]}}`, u.claim.UID, b.obj.UID)
 			_, err = s.deviceClaims().Patch(ctx, u.claim.Namespace, u.claim.Name, client.Patch{Type: types.StrategicMergePatchType, Data: patch}, client.WriteOptions{Subresource: "status"})
@@ -209,6 +220,25 @@ func (s *Scheduler) unreserve(b *bind) {
 			s.log.Warn("a claim stays reserved for a pod that was not bound", "pod", b.key, "claim", u.claim.Name, "err", err)
 		}
 	}
+}
+
+// learn what became of a claim that was to be allocated: a write that failed may have
+// been done, and then its devices are not free, also before an informer says so.
+func (s *Scheduler) learn(ctx context.Context, u *deviceUse) error {
+	if u.allocation == nil || u.claim.Name == "" {
+		return nil
+	}
+	return retry.OnError(retry.DefaultBackoff, func(err error) bool { return !apierrors.IsNotFound(err) }, func() error {
+		now, err := s.deviceClaims().Get(ctx, u.claim.Namespace, u.claim.Name)
+		if err != nil || now.UID != u.claim.UID || now.Status.Allocation == nil {
+			return err
+		}
+		u.claim = now
+		s.inbox.put(func() {
+			s.world.devices.wrote(client.Key(now.Namespace, now.Name), now.UID, now.ResourceVersion)
+		})
+		return nil
+	})
 }
 
 // givingBack is how long that may take.
