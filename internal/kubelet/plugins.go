@@ -6,6 +6,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/proa-dev/proa/internal/client"
 	"github.com/proa-dev/proa/internal/kubelet/csi"
@@ -23,7 +24,7 @@ func (k *kubelet) drivers(ctx context.Context) (err error) {
 		Self: k.following, Secret: k.sources.Secret, Token: k.sources.Token, Used: k.reportSoon, Came: k.driverCame,
 	})
 	k.volumes.CSI = k.csi
-	k.dra, err = dra.New(ctx, dra.Config{Root: plugin.Root(k.RootDir), Conn: k.Conn, Log: k.log, Came: k.driverCame, Left: k.driverLeft})
+	k.dra, err = dra.New(ctx, dra.Config{Root: plugin.Root(k.RootDir), Conn: k.Conn, Log: k.log, Came: k.driverCame, Left: k.driverLeft, Sick: k.devicesSick})
 	if err == nil {
 		k.devices, err = device.New(ctx, device.Config{Root: plugin.Root(k.RootDir), Log: k.log, Changed: k.reportSoon})
 	}
@@ -55,6 +56,13 @@ func (k *kubelet) driverCame(string) {
 			w.st.Retry = w.st.Now
 		}
 	})
+}
+
+// devicesSick has the status of pods written anew.
+func (k *kubelet) devicesSick(pods []types.UID) {
+	for _, uid := range pods {
+		k.tell(uid, func(*worker) {})
+	}
 }
 
 // reportSoon has the node's status written without waiting for its turn.

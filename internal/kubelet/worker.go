@@ -173,6 +173,7 @@ func (w *worker) step(ctx context.Context) time.Time {
 	}
 	w.tellHeld(plan.Waiting)
 	status := pod.Status(&w.st, plan.Waiting)
+	known := w.k.dra.Status(w.st.Pod, &status, w.st.Now)
 	untold := w.st.Untold()
 	written := untold.IsZero() && w.save(ctx, &status)
 	for _, op := range plan.Ops {
@@ -188,7 +189,7 @@ func (w *worker) step(ctx context.Context) time.Time {
 	if w.stale && w.st.Volumes && w.st.End == nil {
 		w.do(ctx, pod.Op{Kind: pod.Volumes})
 	}
-	for _, at := range []time.Time{plan.Wake, w.retry, w.renewal(), untold} {
+	for _, at := range []time.Time{plan.Wake, w.retry, w.renewal(), untold, known} {
 		if !at.IsZero() && (wake.IsZero() || at.Before(wake)) {
 			wake = at
 		}
@@ -201,6 +202,7 @@ func (w *worker) renewal() time.Time {
 		if w.st.Now.After(w.vols.Renew) {
 			w.stale = true
 			w.vols.Renew = time.Time{}
+			return w.st.Now // for the step that sees to it
 		}
 		return w.vols.Renew
 	}

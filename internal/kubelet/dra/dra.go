@@ -33,6 +33,8 @@ type Config struct {
 	// Left is told when a driver has stayed away for the grace period: what it has
 	// published about the node is not true any more. nil = nobody wants to know.
 	Left func(ctx context.Context, driver string) error
+	// Sick is told which pods have devices whose health has changed, nil = nobody is.
+	Sick func(pods []types.UID)
 	// Grace is for how long a driver may stay away, 0 = 30 seconds.
 	Grace time.Duration
 }
@@ -48,6 +50,7 @@ type Manager struct {
 	changed chan struct{}        // closed when a driver comes
 	claims  map[key]*claim
 	away    map[string]context.CancelFunc // drivers that are waited for
+	health  map[string]map[string]health  // by driver, by pool/device
 	saved   []byte
 }
 
@@ -59,7 +62,7 @@ func New(ctx context.Context, c Config) (*Manager, error) {
 	if c.Grace == 0 {
 		c.Grace = 30 * time.Second
 	}
-	m := &Manager{Config: c, ctx: ctx, drivers: map[string][]*driver{}, changed: make(chan struct{}), claims: map[key]*claim{}, away: map[string]context.CancelFunc{}}
+	m := &Manager{Config: c, ctx: ctx, drivers: map[string][]*driver{}, changed: make(chan struct{}), claims: map[key]*claim{}, health: map[string]map[string]health{}, away: map[string]context.CancelFunc{}}
 	return m, m.load()
 }
 

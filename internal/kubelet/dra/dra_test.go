@@ -14,6 +14,8 @@ import (
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	healthwire "k8s.io/kubelet/pkg/apis/dra-health/v1alpha1"
 	wire "k8s.io/kubelet/pkg/apis/dra/v1"
 	"k8s.io/utils/ptr"
 
@@ -140,4 +142,55 @@ func TestDriverBreaksOff(t *testing.T) {
 	if _, err := m.driver("d"); err != nil {
 		t.Errorf("it is registered all the same: %v", err)
 	}
+}
+
+func TestHealth(t *testing.T) {
+	m, _ := manager(t, t.TempDir(), time.Hour)
+	sick := make(chan []types.UID, 10)
+	m.Sick = func(pods []types.UID) { sick <- pods }
+	c := newClaim()
+	c.Namespace, c.Name, c.Pods, c.Drivers = "n", "mine", []types.UID{"u"}, map[string][]Device{"d": {{Pool: "p", Name: "a", CDI: []string{"d/x=a"}, Requests: []string{"r"}}, {Pool: "p", Name: "b", Requests: []string{"s"}}}}
+	m.claims[c.key()] = c
+	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "p", UID: "u"}}
+	p.Spec.ResourceClaims = []v1.PodResourceClaim{{Name: "a", ResourceClaimName: ptr.To("mine")}}
+	p.Spec.Containers = []v1.Container{{Name: "c", Resources: v1.ResourceRequirements{Claims: []v1.ResourceClaim{{Name: "a"}, {Name: "a", Request: "r"}}}}, {Name: "other"}}
+	now := time.Now()
+	shown := func(at time.Time) string {
+		s := v1.PodStatus{ContainerStatuses: []v1.ContainerStatus{{Name: "c"}, {Name: "other"}}}
+		m.Status(p, &s, at)
+		text := ""
+		for _, r := range s.ContainerStatuses[0].AllocatedResourcesStatus {
+			text += string(r.Name)
+			for _, h := range r.Resources {
+				text += " " + string(h.ResourceID) + "=" + string(h.Health) + ptr.Deref(h.Message, "")
+			}
+			text += "; "
+		}
+		if len(s.ContainerStatuses[1].AllocatedResourcesStatus) > 0 {
+			text += "others have some"
+		}
+		return text
+	}
+	if got := shown(now); got != "claim:a d/x=a=Unknown d/p/b=Unknown; claim:a/r d/x=a=Unknown; " {
+		t.Error(got)
+	}
+	device := func(name string, h healthwire.HealthStatus) *healthwire.DeviceHealth {
+		return &healthwire.DeviceHealth{Device: &healthwire.DeviceIdentifier{PoolName: "p", DeviceName: name}, Health: h, Message: "!"}
+	}
+	m.heard("d", []*healthwire.DeviceHealth{device("a", healthwire.HealthStatus_UNHEALTHY), device("b", healthwire.HealthStatus_HEALTHY)})
+	if pods := <-sick; len(pods) != 1 || pods[0] != "u" {
+		t.Error(pods)
+	}
+	if got := shown(now); got != "claim:a d/x=a=Unhealthy! d/p/b=Healthy!; claim:a/r d/x=a=Unhealthy!; " {
+		t.Error(got)
+	}
+	if got := shown(now.Add(time.Minute)); got != "claim:a d/x=a=Unknown d/p/b=Unknown; claim:a/r d/x=a=Unknown; " {
+		t.Error(got)
+	}
+	m.heard("d", []*healthwire.DeviceHealth{device("a", healthwire.HealthStatus_UNHEALTHY), device("b", healthwire.HealthStatus_HEALTHY)})
+	if len(sick) > 0 {
+		t.Error("nothing has changed")
+	}
+	m.heard("d", nil)
+	<-sick
 }

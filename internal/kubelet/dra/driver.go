@@ -91,6 +91,7 @@ func (m *Manager) Register(_ context.Context, i plugin.Info) error {
 	m.look(i.Name)
 	m.mu.Unlock()
 	m.group.Go(func() { m.follow(ctx, d) })
+	m.group.Go(func() { m.watchHealth(ctx, d) })
 	if m.Came != nil {
 		m.Came(i.Name)
 	}
