@@ -24,7 +24,7 @@ func TestAnElephantDoesNotStarveAMouse(t *testing.T) {
 			go func() {
 				took, width := long, 1
 				if i%4 > 0 { // a list
-					took, width = time.Duration(i%7)*100*time.Millisecond, 1+i%5
+					took, width = time.Duration(1+i%7)*100*time.Millisecond, 1+i%5
 				}
 				for ctx.Err() == nil {
 					p, reason := g.Enter(ctx, elephant, pods, width)

@@ -195,6 +195,9 @@ func (g *Gate) begin(t *ticket) {
 // what its level ever has alone may run when nothing else of the level does.
 func (g *Gate) room(l *level, width int) bool {
 	now := l.executing + width
+	if l.retired { // who waits in it is served out, although nothing is its own any more
+		return now <= l.nominal || l.executing == 0
+	}
 	if now <= l.guarantee {
 		return true
 	}

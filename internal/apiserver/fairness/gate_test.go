@@ -288,3 +288,34 @@ func BenchmarkEnter(b *testing.B) {
 		p.Done()
 	}
 }
+
+// TestServesOutALevelThatIsGone: who waits when their level is taken away, and the
+// others are guaranteed all seats, does not wait in vain.
+func TestServesOutALevelThatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewGate(20, time.Minute)
+		g.Configure(flowcontrol.Schemas(), flowcontrol.Levels())
+		passes := make(chan *Pass, 100)
+		for range cap(passes) {
+			go func() {
+				p, reason := g.Enter(context.Background(), someone, pods, 1)
+				if reason != "" {
+					t.Error(reason)
+				}
+				passes <- p
+			}()
+		}
+		synctest.Wait()
+		if len(passes) == cap(passes) {
+			t.Fatal("nobody waits")
+		}
+		g.Configure(nil, nil)
+		began := time.Now()
+		for range cap(passes) {
+			(<-passes).Done()
+		}
+		if took := time.Since(began); took > 0 {
+			t.Errorf("they waited %s", took)
+		}
+	})
+}
