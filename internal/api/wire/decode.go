@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/errors"
@@ -16,6 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/proa-dev/proa/internal/api"
+	"github.com/proa-dev/proa/internal/api/wire/objectjson"
 )
 
 // Strictness says what becomes of unknown and duplicate fields.
@@ -172,19 +174,9 @@ func decode(m Media, data []byte, gvk schema.GroupVersionKind, into runtime.Obje
 			}
 		}
 	}
-	target := any(into)
 	u, custom := into.(*unstructured.Unstructured)
-	if custom {
-		u.Object = map[string]any{}
-		target = &u.Object
-	}
-	if strict {
-		var more []error
-		more, err = kjson.UnmarshalStrict(text, target)
-		problems = append(problems, more...)
-	} else {
-		err = kjson.UnmarshalCaseSensitivePreserveInts(text, target)
-	}
+	more, err := fromJSON(text, into, strict)
+	problems = append(problems, more...)
 	if err != nil {
 		found, unreadable := interpret(text)
 		if unreadable != nil {
@@ -200,6 +192,29 @@ func decode(m Media, data []byte, gvk schema.GroupVersionKind, into runtime.Obje
 		return found, problems, nil // its version is read off it, so it has to say it
 	}
 	return defaultKind(found, gvk), problems, err
+}
+
+// fromJSON reads text into an object, which is zero or unstructured. problems are what
+// a strict reader finds.
+func fromJSON(text []byte, into any, strict bool) (problems []error, err error) {
+	if u, custom := into.(*unstructured.Unstructured); custom {
+		if v, ok := objectjson.ReadAny(text); ok {
+			if u.Object, ok = v.(map[string]any); ok {
+				return nil, nil
+			}
+		}
+		u.Object = map[string]any{}
+		into = &u.Object
+	} else {
+		if objectjson.Read(text, into) {
+			return nil, nil
+		}
+		reflect.ValueOf(into).Elem().SetZero()
+	}
+	if strict {
+		return kjson.UnmarshalStrict(text, into)
+	}
+	return nil, kjson.UnmarshalCaseSensitivePreserveInts(text, into)
 }
 
 func decodeProtobuf(data []byte, into runtime.Object) (schema.GroupVersionKind, error) {

@@ -8,7 +8,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	kjson "sigs.k8s.io/json"
 
 	"github.com/proa-dev/proa/internal/api"
 )
@@ -42,8 +41,7 @@ func DecodeStorage(kind *api.Kind, data []byte, revision int64) (api.Object, err
 func decodeStored(kind *api.Kind, data []byte) (api.Object, error) {
 	obj := kind.New()
 	if u, custom := obj.(*unstructured.Unstructured); custom {
-		u.Object = map[string]any{}
-		if err := kjson.UnmarshalCaseSensitivePreserveInts(data, &u.Object); err != nil {
+		if _, err := fromJSON(data, u, false); err != nil {
 			return nil, err
 		}
 		if kind.Prune != nil {
@@ -76,7 +74,7 @@ func decodeStored(kind *api.Kind, data []byte) (api.Object, error) {
 		}
 	}
 	if raw == nil {
-		err = kjson.UnmarshalCaseSensitivePreserveInts(data, obj)
+		_, err = fromJSON(data, obj, false)
 	} else if msg, ok := obj.(message); ok {
 		err = msg.Unmarshal(raw)
 	} else {

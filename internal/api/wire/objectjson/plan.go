@@ -1,7 +1,7 @@
-// Package objectjson writes Kubernetes objects as encoding/json does, byte for byte,
-// by a plan that is made once for each Go type: nothing is looked up by reflection
-// while an object is written. What a plan does not know how to write is left to
-// encoding/json.
+// Package objectjson reads and writes Kubernetes objects in JSON by a plan that is
+// made once for each Go type: nothing is looked up by reflection meanwhile. What is
+// written is what encoding/json writes, byte for byte; what is read is what
+// sigs.k8s.io/json reads. What a plan does not know is left to the two of them.
 package objectjson
 
 import (
@@ -18,8 +18,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// plan of a type: how a value is written, and when omitempty and omitzero leave it out.
+// plan of a type: how a value is read and written, and when omitempty and omitzero
+// leave it out.
 type plan struct {
+	read  reading
 	write func(w *writer, p unsafe.Pointer)
 	empty func(p unsafe.Pointer) bool // nil = never
 	zero  func(p unsafe.Pointer) bool
@@ -68,6 +70,9 @@ func (c compiler) plan(t reflect.Type) *plan {
 	p.empty, p.zero = empty(t), zero(t)
 	if p.write = known(t); p.write == nil {
 		p.write = c.kind(t)
+	}
+	if p.read = c.reads(t); p.read == nil {
+		p.read = func(*reader, unsafe.Pointer) bool { return false }
 	}
 	if p.write == nil {
 		p.write = func(w *writer, at unsafe.Pointer) { w.library(reflect.NewAt(t, at).Interface()) }

@@ -60,52 +60,55 @@ var plain = func() (t [utf8.RuneSelf]bool) {
 
 // compact says whether text is an object of nothing but such objects, as managed
 // fields are, and encoding/json would write it as it is.
-func compact(text []byte) bool {
+func compact(text []byte) bool { return len(text) > 0 && compactLen(text) == len(text) }
+
+// compactLen is how long such an object at the beginning of a text is; 0 = there is none.
+func compactLen(text []byte) int {
 	depth, last := 0, byte(':')
 	for i := 0; i < len(text); i++ {
 		c := text[i]
 		switch c {
 		case '"':
 			if last != '{' && last != ',' {
-				return false
+				return 0
 			}
 			for i++; i < len(text) && text[i] != '"'; i++ {
 				switch c := text[i]; {
 				case c == '\\':
 					if i++; i == len(text) || text[i] != '"' && text[i] != '\\' {
-						return false
+						return 0
 					}
 				case c >= utf8.RuneSelf || !plain[c]:
-					return false
+					return 0
 				}
 			}
 			if i == len(text) {
-				return false
+				return 0
 			}
 		case '{':
 			if last != ':' {
-				return false
+				return 0
 			}
 			depth++
 		case '}':
 			if depth--; depth < 0 || last != '{' && last != '}' {
-				return false
+				return 0
 			}
 		case ':':
 			if last != '"' {
-				return false
+				return 0
 			}
 		case ',':
 			if last != '}' || depth == 0 {
-				return false
+				return 0
 			}
 		default:
-			return false
+			return 0
 		}
 		last = c
 		if depth == 0 && c == '}' {
-			return i == len(text)-1
+			return i + 1
 		}
 	}
-	return false
+	return 0
 }
