@@ -194,8 +194,8 @@ func decode(m Media, data []byte, gvk schema.GroupVersionKind, into runtime.Obje
 	return defaultKind(found, gvk), problems, err
 }
 
-// fromJSON reads text into an object, which is zero or unstructured. problems are what
-// a strict reader finds.
+// fromJSON reads text into an object, which is zero in all that the text has, or
+// unstructured. problems are what a strict reader finds.
 func fromJSON(text []byte, into any, strict bool) (problems []error, err error) {
 	if u, custom := into.(*unstructured.Unstructured); custom {
 		if v, ok := objectjson.ReadAny(text); ok {
@@ -206,10 +206,13 @@ func fromJSON(text []byte, into any, strict bool) (problems []error, err error) 
 		u.Object = map[string]any{}
 		into = &u.Object
 	} else {
+		obj := reflect.ValueOf(into).Elem()
+		before := reflect.New(obj.Type()).Elem()
+		before.Set(obj) // what was read in vain is in places that are taken back with it
 		if objectjson.Read(text, into) {
 			return nil, nil
 		}
-		reflect.ValueOf(into).Elem().SetZero()
+		obj.Set(before)
 	}
 	if strict {
 		return kjson.UnmarshalStrict(text, into)

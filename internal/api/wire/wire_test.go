@@ -297,3 +297,17 @@ func FuzzDecode(f *testing.F) {
 		_, _ = DecodeStorage(pods, data, 1)
 	})
 }
+
+// TestDecodeIntoLeavesTheRest: also when something about the text is odd.
+func TestDecodeIntoLeavesTheRest(t *testing.T) {
+	for _, text := range []string{`{"spec":{"nodeName":"n"}}`, `{"spec":{"nodeName":"n","unknown":1}}`, `{"spec":{"nodeName":"x"},"spec":{"nodeName":"n"}}`} {
+		p := somePod("a")
+		p.Spec = corev1.PodSpec{}
+		if _, err := DecodeInto(JSON, []byte(text), pods.GroupVersionKind, p, Warn); err != nil {
+			t.Fatal(err)
+		}
+		if p.Spec.NodeName != "n" || p.Name != "a" || p.Labels["a"] != "<&>" {
+			t.Errorf("%s: %+v", text, p)
+		}
+	}
+}

@@ -8,11 +8,12 @@ import (
 	"unicode/utf8"
 )
 
-// Read JSON into a pointer to a struct that is zero. It says whether it could, and
-// then the struct is what sigs.k8s.io/json makes of the text, without a word about
-// unknown or repeated fields. Where it could not, something is wrong with the text, or
-// it is of a kind that a plan does not know: sigs.k8s.io/json has to read it and to
-// say what is wrong, into another zero struct.
+// Read JSON into a pointer to a struct that is zero in all fields that the text has. It
+// says whether it could, and then the struct is what sigs.k8s.io/json makes of the
+// text, without a word about unknown or repeated fields. Where it could not, something
+// is wrong with the text, or it is of a kind that a plan does not know:
+// sigs.k8s.io/json has to read it and to say what is wrong. Fields are changed by then,
+// but nothing that lies behind them.
 func Read(text []byte, into any) bool {
 	v := reflect.ValueOf(into)
 	if v.Kind() != reflect.Pointer || v.IsNil() || v.Elem().Kind() != reflect.Struct || own(v.Type().Elem()) {

@@ -175,6 +175,7 @@ func readList(t reflect.Type, elem *plan) reading {
 			return true
 		}
 		list := reflect.NewAt(t, p).Elem()
+		list.SetZero()
 		ok := r.array(func(i int) bool {
 			list.Grow(1)
 			list.SetLen(i + 1)
