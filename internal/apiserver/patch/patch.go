@@ -18,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
+
+	"github.com/proa-dev/proa/internal/api/wire/objectjson"
 )
 
 // maxOperations of one JSON patch.
@@ -84,6 +86,9 @@ func (p *Patch) Apply(doc []byte, like any, kind schema.GroupKind, name string) 
 		}
 		return out, nil
 	case types.MergePatchType:
+		if out, ok := merged(doc, p.Data); ok {
+			return out, nil
+		}
 		out, err := jsonpatch.MergePatch(doc, p.Data)
 		if err != nil {
 			return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
@@ -100,7 +105,7 @@ func (p *Patch) Apply(doc []byte, like any, kind schema.GroupKind, name string) 
 }
 
 func (p *Patch) strategic(doc []byte, like any, kind schema.GroupKind, name string) ([]byte, error) {
-	out, err := strategicpatch.StrategicMergePatch(doc, p.Data, like)
+	out, err := strategicMerge(doc, p.Data, like)
 	switch {
 	case err == nil:
 		return out, nil
@@ -113,6 +118,22 @@ func (p *Patch) strategic(doc []byte, like any, kind schema.GroupKind, name stri
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	return nil, apierrors.NewInvalid(kind, name, field.ErrorList{field.Invalid(field.NewPath("patch"), string(p.Data), err.Error())})
+}
+
+// strategicMerge is the library's, but for how the texts are read and written.
+func strategicMerge(doc, patch []byte, like any) ([]byte, error) {
+	from, fromOK := objectjson.ReadAny(doc)
+	by, byOK := objectjson.ReadAny(patch)
+	to, isMap := from.(map[string]any)
+	change, isChange := by.(map[string]any)
+	if !fromOK || !byOK || !isMap || !isChange {
+		return strategicpatch.StrategicMergePatch(doc, patch, like)
+	}
+	out, err := strategicpatch.StrategicMergeMapPatch(to, change, like)
+	if err != nil {
+		return nil, err
+	}
+	return objectjson.Marshal(map[string]any(out))
 }
 
 // unfit says that a patch does not fit the document. It names no object:

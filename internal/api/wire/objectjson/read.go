@@ -35,6 +35,14 @@ func ReadAny(text []byte) (v any, ok bool) {
 	return v, ok && r.at == len(r.text)
 }
 
+// ReadTree is ReadAny, but numbers stay as they are written (json.Number).
+func ReadTree(text []byte) (v any, ok bool) {
+	r := reader{text: text, tree: true}
+	v, ok = r.any()
+	r.space()
+	return v, ok && r.at == len(r.text)
+}
+
 // deepest nesting that is read here.
 const deepest = 500
 
@@ -42,6 +50,7 @@ type reader struct {
 	text  []byte
 	at    int
 	depth int
+	tree  bool // numbers stay as they are written
 }
 
 func (r *reader) space() {
@@ -230,6 +239,9 @@ func (r *reader) any() (v any, ok bool) {
 	text, whole, ok := r.number()
 	if !ok {
 		return nil, false
+	}
+	if r.tree {
+		return json.Number(text), json.Valid(text)
 	}
 	if whole {
 		if n, err := strconv.ParseInt(string(text), 10, 64); err == nil {

@@ -101,6 +101,8 @@ func (w *writer) any(v any) {
 		w.buf = strconv.AppendBool(w.buf, v)
 	case int64:
 		w.buf = strconv.AppendInt(w.buf, v, 10)
+	case json.Number: // of ReadTree
+		w.buf = append(w.buf, v...)
 	case map[string]any:
 		if v == nil {
 			w.null()
