@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -30,12 +31,15 @@ var aliases = map[string]corev1.ResourceName{
 
 // Usage is what one object of a kind counts for, under every name that a quota
 // might list it by, whether a quota does or not. Nothing counts that is for one
-// moment (events) or not in a namespace.
-func Usage(k *api.Kind, obj api.Object, now time.Time) corev1.ResourceList {
+// moment (events) or not in a namespace. d is looked at for ResourceClaims alone.
+func Usage(k *api.Kind, obj api.Object, d Devices, now time.Time) corev1.ResourceList {
 	if k.Cluster || k.Virtual || k.Resource == "events" {
 		return nil
 	}
 	use := corev1.ResourceList{ObjectCount(k.GroupResource()): *one()}
+	if c, ok := obj.(*resourcev1.ResourceClaim); ok && isDeviceClaim(k) {
+		maps.Copy(use, deviceUsage(c, d, now))
+	}
 	if k.Group != "" {
 		return use
 	}
@@ -58,12 +62,15 @@ func one() *resource.Quantity { return number(1) }
 func number(n int) *resource.Quantity { return resource.NewQuantity(int64(n), resource.DecimalSI) }
 
 // Counts says whether a kind's objects may count for a quota's resource name at all.
-func Counts(k *api.Kind, name corev1.ResourceName) bool {
+func Counts(k *api.Kind, name corev1.ResourceName, d Devices) bool {
 	if k.Cluster || k.Virtual {
 		return false
 	}
 	if name == ObjectCount(k.GroupResource()) {
 		return true
+	}
+	if isDeviceClaim(k) {
+		return countsDevices(name, d)
 	}
 	if k.Group != "" {
 		return false
@@ -121,10 +128,10 @@ func Scopes(q *corev1.ResourceQuota) []corev1.ScopedResourceSelectorRequirement 
 
 // Used sums up what objects of one kind count for, among the names that a quota
 // limits.
-func Used(q *corev1.ResourceQuota, k *api.Kind, objs []api.Object, now time.Time) corev1.ResourceList {
+func Used(q *corev1.ResourceQuota, k *api.Kind, objs []api.Object, d Devices, now time.Time) corev1.ResourceList {
 	sum := corev1.ResourceList{}
 	for name := range q.Spec.Hard {
-		if Counts(k, name) {
+		if Counts(k, name, d) {
 			sum[name] = *resource.NewQuantity(0, q.Spec.Hard.Name(name, resource.DecimalSI).Format)
 		}
 	}
@@ -133,7 +140,7 @@ func Used(q *corev1.ResourceQuota, k *api.Kind, objs []api.Object, now time.Time
 	}
 	for _, o := range objs {
 		if Matches(q, o) {
-			Add(sum, Usage(k, o, now))
+			Add(sum, Usage(k, o, d, now))
 		}
 	}
 	return sum

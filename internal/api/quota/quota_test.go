@@ -76,7 +76,7 @@ func TestUsed(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			q := &corev1.ResourceQuota{Spec: c.spec}
 			q.Spec.Hard = c.want.DeepCopy()
-			got := Used(q, c.kind, c.objs, now)
+			got := Used(q, c.kind, c.objs, nil, now)
 			if len(got) != len(c.want) {
 				t.Errorf("%v, want %v", got, c.want)
 			}

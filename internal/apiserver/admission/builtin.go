@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	nodev1 "k8s.io/api/node/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -83,7 +84,13 @@ func Builtin(c Config) (Chain, error) {
 		&MutatingWebhooks{configured(&admissionv1.MutatingWebhookConfiguration{}), again},
 		&ValidatingPolicies{policies(&admissionv1.ValidatingAdmissionPolicy{}, &admissionv1.ValidatingAdmissionPolicyBinding{})},
 		&ValidatingWebhooks{configured(&admissionv1.ValidatingWebhookConfiguration{})},
-		&ResourceQuota{Quotas: cache.Typed[*corev1.ResourceQuota]{Reader: read(&corev1.ResourceQuota{})}, Charge: c.Charge},
+		&ResourceQuota{
+			Quotas: cache.Typed[*corev1.ResourceQuota]{Reader: read(&corev1.ResourceQuota{})}, Charge: c.Charge,
+			Devices: devices{
+				classes: cache.Typed[*resourcev1.DeviceClass]{Reader: read(&resourcev1.DeviceClass{})}, pods: cache.Typed[*corev1.Pod]{Reader: pods},
+				claims: cache.Typed[*resourcev1.ResourceClaim]{Reader: read(&resourcev1.ResourceClaim{})},
+			},
+		},
 	)
 	return NewChain(plugins...), nil
 }

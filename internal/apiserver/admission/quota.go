@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/proa-dev/proa/internal/api"
@@ -26,6 +27,8 @@ type ResourceQuota struct {
 	// Charge stores the status of a quota, which it may change. A Conflict says
 	// that the quota is not the newest.
 	Charge func(ctx context.Context, q *corev1.ResourceQuota) error
+	// Devices is what claims to devices are counted by.
+	Devices quota.Devices
 
 	mu   sync.Mutex // guards busy
 	busy map[string]*turn
@@ -109,7 +112,7 @@ func charged(w *Write) bool {
 		old, _ := w.Old.(*corev1.Pod)
 		return w.Subresource == "" && (w.Operation == Create || old != nil && limited(old) != limited(o)) ||
 			w.Subresource == "resize" && w.Operation == Update
-	case *corev1.Service, *corev1.PersistentVolumeClaim:
+	case *corev1.Service, *corev1.PersistentVolumeClaim, *resourcev1.ResourceClaim:
 		return w.Subresource == "" && (w.Operation == Create || w.Operation == Update)
 	}
 	return w.Subresource == "" && w.Operation == Create
@@ -122,13 +125,13 @@ func limited(p *corev1.Pod) bool { return p.Spec.ActiveDeadlineSeconds != nil }
 // that it is too much.
 func (p *ResourceQuota) charges(w *Write) (all []*corev1.ResourceQuota, err error) {
 	k, now := w.Kind.Kind, time.Now()
-	use := quota.Usage(k, w.Object, now)
+	use := quota.Usage(k, w.Object, p.Devices, now)
 	refuse := func(format string, a ...any) bool {
 		err = apierrors.NewForbidden(k.GroupResource(), w.Name, fmt.Errorf(format, a...))
 		return false
 	}
 	p.Quotas.Each(w.Namespace, func(q *corev1.ResourceQuota) bool {
-		names := countedBy(k, q)
+		names := countedBy(k, q, p.Devices)
 		if len(names) == 0 || !quota.Matches(q, w.Object) {
 			return true
 		}
@@ -144,7 +147,7 @@ func (p *ResourceQuota) charges(w *Write) (all []*corev1.ResourceQuota, err erro
 		}
 		var was corev1.ResourceList
 		if w.Old != nil && quota.Matches(q, w.Old) {
-			was = quota.Usage(k, w.Old, now)
+			was = quota.Usage(k, w.Old, p.Devices, now)
 		}
 		after, more := q.DeepCopy(), corev1.ResourceList{}
 		for _, name := range names {
@@ -175,9 +178,9 @@ func (p *ResourceQuota) charges(w *Write) (all []*corev1.ResourceQuota, err erro
 }
 
 // countedBy are the names a quota limits that objects of a kind count for, in order.
-func countedBy(k *api.Kind, q *corev1.ResourceQuota) (names []corev1.ResourceName) {
+func countedBy(k *api.Kind, q *corev1.ResourceQuota, d quota.Devices) (names []corev1.ResourceName) {
 	for name := range q.Spec.Hard {
-		if quota.Counts(k, name) {
+		if quota.Counts(k, name, d) {
 			names = append(names, name)
 		}
 	}

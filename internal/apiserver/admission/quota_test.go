@@ -8,10 +8,12 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/utils/ptr"
 
 	"github.com/proa-dev/proa/internal/api"
 	"github.com/proa-dev/proa/internal/cache"
@@ -39,6 +41,20 @@ func TestQuotasRefuseWhatIsTooMuch(t *testing.T) {
 	w.refused(w.create(asks), apierrors.IsForbidden, `exceeded quota: q, requested: requests.cpu=300m, used: requests.cpu=800m, limited: requests.cpu=1`)
 	w = newWorld(t, base(quotaOf("new", amount("configmaps", "1"), nil))...)
 	w.refused(w.create(aMap(nil)), apierrors.IsForbidden, "status unknown for quota: new, resources: configmaps")
+}
+
+func TestQuotasCountDevices(t *testing.T) {
+	const devices, extended = "gold.deviceclass.resource.k8s.io/devices", "requests.example.com/gold"
+	class := &resourcev1.DeviceClass{ObjectMeta: meta("", "gold"), Spec: resourcev1.DeviceClassSpec{ExtendedResourceName: ptr.To("example.com/gold")}}
+	claim := func(n int64) *resourcev1.ResourceClaim {
+		return &resourcev1.ResourceClaim{ObjectMeta: meta("ns", "c"), Spec: resourcev1.ResourceClaimSpec{Devices: resourcev1.DeviceClaim{Requests: []resourcev1.DeviceRequest{
+			{Name: "r", Exactly: &resourcev1.ExactDeviceRequest{DeviceClassName: "gold", AllocationMode: resourcev1.DeviceAllocationModeExactCount, Count: n}},
+		}}}}
+	}
+	w := newWorld(t, base(class, quotaOf("q", amount(devices, "3"), amount(devices, "1")))...)
+	w.refused(w.create(claim(3)), apierrors.IsForbidden, `exceeded quota: q, requested: gold.deviceclass.resource.k8s.io/devices=3, used: gold.deviceclass.resource.k8s.io/devices=1, limited: gold.deviceclass.resource.k8s.io/devices=3`)
+	w = newWorld(t, base(class, quotaOf("q", amount(extended, "3"), amount(extended, "2")))...)
+	w.refused(w.create(claim(2)), apierrors.IsForbidden, `exceeded quota: q, requested: requests.example.com/gold=2, used: requests.example.com/gold=2, limited: requests.example.com/gold=3`)
 }
 
 // quotaReader is one quota that changes.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -21,11 +22,12 @@ import (
 
 // Controller of ResourceQuotas. It watches a kind only once a quota limits it.
 type Controller struct {
-	queue  *loop.Queue
-	in     *client.Informer[*corev1.ResourceQuota]
-	quotas client.Client[*corev1.ResourceQuota]
-	log    *slog.Logger
-	now    func() time.Time
+	queue   *loop.Queue
+	in      *client.Informer[*corev1.ResourceQuota]
+	classes *client.Informer[*resourcev1.DeviceClass]
+	quotas  client.Client[*corev1.ResourceQuota]
+	log     *slog.Logger
+	now     func() time.Time
 
 	mu      sync.Mutex
 	watched map[*api.Kind]bool
@@ -37,6 +39,7 @@ func New(in *client.Informers, log *slog.Logger) *Controller {
 	c := &Controller{
 		queue:   loop.NewQueue("resourcequota", log),
 		in:      client.Shared[*corev1.ResourceQuota](in, client.Scope{}),
+		classes: client.Shared[*resourcev1.DeviceClass](in, client.Scope{}),
 		quotas:  client.For[*corev1.ResourceQuota](in.Conn()),
 		log:     log.With("controller", "resourcequota"),
 		now:     time.Now,
@@ -46,6 +49,15 @@ func New(in *client.Informers, log *slog.Logger) *Controller {
 	c.in.OnChange(func(_, now *corev1.ResourceQuota) {
 		if now != nil {
 			c.queue.AddObject(now)
+		}
+	})
+	c.classes.OnChange(func(old, now *resourcev1.DeviceClass) {
+		if quota.MapChanged(old, now) {
+			for _, q := range c.in.List("", nil) {
+				if quota.AsksExtended(q) {
+					c.queue.AddObject(q)
+				}
+			}
 		}
 	})
 	return c
@@ -67,7 +79,7 @@ func (c *Controller) Run(ctx context.Context) error {
 			}
 		}
 	})
-	return c.queue.Run(ctx, 4, c.reconcile, c.in.Synced())
+	return c.queue.Run(ctx, 4, c.reconcile, c.in.Synced(), c.classes.Synced())
 }
 
 // watch a kind: what comes, goes or changes what it counts for wakes the quotas
@@ -97,7 +109,7 @@ func (c *Controller) watch(ctx context.Context, k *api.Kind) {
 			}
 			if e.Old != nil && e.New != nil {
 				now := c.now()
-				if equality.Semantic.DeepEqual(quota.Usage(k, e.Old, now), quota.Usage(k, e.New, now)) && sameScopes(quotas, e.Old, e.New) {
+				if equality.Semantic.DeepEqual(quota.Usage(k, e.Old, nil, now), quota.Usage(k, e.New, nil, now)) && sameScopes(quotas, e.Old, e.New) && !tellsClaim(e.Old, e.New) {
 					continue
 				}
 			}
@@ -110,6 +122,14 @@ func (c *Controller) watch(ctx context.Context, k *api.Kind) {
 
 func sameScopes(quotas []*corev1.ResourceQuota, a, b api.Object) bool {
 	return !slices.ContainsFunc(quotas, func(q *corev1.ResourceQuota) bool { return quota.Matches(q, a) != quota.Matches(q, b) })
+}
+
+// tellsClaim says whether a pod says something new of the claim for its extended
+// resources, on which depends what that claim counts for.
+func tellsClaim(old, now api.Object) bool {
+	a, ok := old.(*corev1.Pod)
+	b, _ := now.(*corev1.Pod)
+	return ok && !equality.Semantic.DeepEqual(a.Status.ExtendedResourceClaimStatus, b.Status.ExtendedResourceClaimStatus)
 }
 
 func (c *Controller) reconcile(ctx context.Context, key string) (time.Duration, error) {
@@ -125,8 +145,12 @@ func (c *Controller) reconcile(ctx context.Context, key string) (time.Duration, 
 	used := corev1.ResourceList{}
 	now := c.now()
 	var again time.Duration
+	d, err := c.devices(ctx, q)
+	if err != nil {
+		return 0, err
+	}
 	for _, k := range conn.Catalog().All() {
-		if !limits(q, k) {
+		if !limits(q, k, d) {
 			continue
 		}
 		c.follow(ctx, k)
@@ -134,7 +158,8 @@ func (c *Controller) reconcile(ctx context.Context, key string) (time.Duration, 
 		if err != nil {
 			return 0, err
 		}
-		for name, v := range quota.Used(q, k, objs, now) {
+		for name, v := range quota.Used(q, k, objs, d, now) { // pods and claims may both count for one name
+			v.Add(used[name])
 			used[name] = v
 		}
 		for _, o := range objs { // a pod that outstays its grace ceases to count by time alone
@@ -159,12 +184,12 @@ func (c *Controller) reconcile(ctx context.Context, key string) (time.Duration, 
 	return again, err
 }
 
-func limits(q *corev1.ResourceQuota, k *api.Kind) bool {
+func limits(q *corev1.ResourceQuota, k *api.Kind, d quota.Devices) bool {
 	if k.Cluster || k.Virtual || !k.Does("list") {
 		return false
 	}
 	for name := range q.Spec.Hard {
-		if quota.Counts(k, name) {
+		if quota.Counts(k, name, d) {
 			return true
 		}
 	}
