@@ -9,6 +9,7 @@ import (
 	"github.com/proa-dev/proa/internal/controller/cronjob"
 	"github.com/proa-dev/proa/internal/controller/daemonset"
 	"github.com/proa-dev/proa/internal/controller/deployment"
+	"github.com/proa-dev/proa/internal/controller/devicetaint"
 	"github.com/proa-dev/proa/internal/controller/disruption"
 	"github.com/proa-dev/proa/internal/controller/endpoints"
 	"github.com/proa-dev/proa/internal/controller/expand"
@@ -64,6 +65,7 @@ func (s *server) controllers(inf *client.Informers) []loop.Controller {
 		gc.New(inf.Conn(), log),
 		namespace.New(inf, log),
 		nodelifecycle.New(inf, log),
+		devicetaint.New(inf, s.as("system:serviceaccount:kube-system:device-taint-eviction-controller"), log),
 		podautoscaler.New(inf, podautoscaler.Config{Options: podautoscaler.Defaults(), API: s.scalerAPI()}, log),
 		podgc.New(inf, log),
 		attributesclass.New(inf, log),

@@ -22,6 +22,7 @@ import (
 	"github.com/proa-dev/proa/internal/controller/cronjob"
 	"github.com/proa-dev/proa/internal/controller/daemonset"
 	"github.com/proa-dev/proa/internal/controller/deployment"
+	"github.com/proa-dev/proa/internal/controller/devicetaint"
 	"github.com/proa-dev/proa/internal/controller/disruption"
 	"github.com/proa-dev/proa/internal/controller/endpoints"
 	"github.com/proa-dev/proa/internal/controller/expand"
@@ -105,7 +106,7 @@ func TestIdle(t *testing.T) {
 		return ""
 	})
 	c.Run(
-		aggregation.New(in, c.Shaky, log), attach.New(in, log), cronjob.New(in, log), daemonset.New(in, log), deployment.New(in, log), disruption.New(in, log), endpoints.New(in, log), expand.New(in, volume.Provisioner, log),
+		aggregation.New(in, c.Shaky, log), attach.New(in, log), cronjob.New(in, log), daemonset.New(in, log), deployment.New(in, log), devicetaint.New(in, c.Shaky, log), disruption.New(in, log), endpoints.New(in, log), expand.New(in, volume.Provisioner, log),
 		flowcontrol.New(in, log), gc.New(c.Shaky, log), job.New(in, log), mirror.New(in, log), namespace.New(in, log), nodelifecycle.New(in, log), podgc.New(in, log),
 		replicaset.New(in, log), replicaset.NewReplication(in, log), resourcequota.New(in, log), serviceaccount.New(in, func() []byte { return []byte("CA") }, log),
 		statefulset.New(in, log), storagemigration.New(in, log), ttl.New(in, log), volume.New(in, volume.Config{}, log),

@@ -302,20 +302,5 @@ func (c *Controller) evict(ctx context.Context, key string) (time.Duration, erro
 		return d, nil
 	}
 	c.evictor.Normal(event.Ref(c.pods.Kind(), p), "TaintManagerEviction", "Marking for deletion Pod %s", key)
-	out := p.DeepCopy()
-	out.Status.Conditions = append(slices.DeleteFunc(out.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.DisruptionTarget }), corev1.PodCondition{
-		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "DeletionByTaintManager",
-		Message: "Taint manager: deleting due to NoExecute taint", LastTransitionTime: metav1.NewTime(now), ObservedGeneration: p.Generation,
-	})
-	if _, err := c.pods.UpdateStatus(ctx, out); err != nil {
-		if apierrors.IsNotFound(err) {
-			return 0, nil
-		}
-		return 0, err
-	}
-	err = c.pods.Delete(ctx, namespace, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &p.UID}})
-	if err != nil && !apierrors.IsNotFound(err) { // after a conflict it is looked at again
-		return 0, err
-	}
-	return 0, nil
+	return 0, owned.Disrupt(ctx, c.pods, p, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint", now)
 }

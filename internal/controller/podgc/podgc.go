@@ -20,6 +20,7 @@ import (
 
 	"github.com/proa-dev/proa/internal/client"
 	"github.com/proa-dev/proa/internal/controller/loop"
+	"github.com/proa-dev/proa/internal/controller/owned"
 )
 
 const (
@@ -183,10 +184,7 @@ func (c *Controller) remove(ctx context.Context, p *corev1.Pod, why string) erro
 		out := p.DeepCopy()
 		out.Status.Phase = corev1.PodFailed
 		if why != "" {
-			out.Status.Conditions = append(slices.DeleteFunc(out.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.DisruptionTarget }), corev1.PodCondition{
-				Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "DeletionByPodGC", Message: why,
-				LastTransitionTime: metav1.NewTime(c.now()), ObservedGeneration: p.Generation,
-			})
+			owned.SetDisrupted(out, "DeletionByPodGC", why, c.now())
 		}
 		if _, err := c.write.UpdateStatus(ctx, out); err != nil {
 			return ignoreNotFound(err)

@@ -12,6 +12,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/proa-dev/proa/internal/client"
+	"github.com/proa-dev/proa/internal/controller/owned"
 )
 
 // mostBase is how long the generated part of a claim's name may be, so that a
@@ -21,20 +22,6 @@ const mostBase = 57
 // ended: nothing of the pod runs, or ever will.
 func ended(p *corev1.Pod) bool {
 	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed || p.DeletionTimestamp != nil && p.Spec.NodeName == ""
-}
-
-// claimNames of a pod that are known: those it names, those that were generated
-// for it, and the one for its extended resources.
-func claimNames(p *corev1.Pod) (names []string) {
-	for i := range p.Spec.ResourceClaims {
-		if name, _, err := resourceclaim.Name(p, &p.Spec.ResourceClaims[i]); err == nil && name != nil {
-			names = append(names, *name)
-		}
-	}
-	if x := p.Status.ExtendedResourceClaimStatus; x != nil && x.ResourceClaimName != "" {
-		names = append(names, x.ResourceClaimName)
-	}
-	return names
 }
 
 // needsWork says whether there may be something to do for a pod's claims, as far
@@ -191,7 +178,7 @@ func owningPod(c *resourcev1.ResourceClaim) (name string, uid types.UID) {
 
 // wants are the keys ("c/…" claims, "t/…" templates) under which a pod is woken.
 func wants(p *corev1.Pod) (keys []string) {
-	for _, name := range claimNames(p) {
+	for _, name := range owned.ClaimNames(p) {
 		keys = append(keys, "c/"+client.Key(p.Namespace, name))
 	}
 	for i := range p.Spec.ResourceClaims {

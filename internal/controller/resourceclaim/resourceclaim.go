@@ -22,6 +22,7 @@ import (
 	"github.com/proa-dev/proa/internal/client"
 	"github.com/proa-dev/proa/internal/client/event"
 	"github.com/proa-dev/proa/internal/controller/loop"
+	"github.com/proa-dev/proa/internal/controller/owned"
 )
 
 // manager of the field status.resourceClaimStatuses of pods, as upstream's is called.
@@ -79,7 +80,7 @@ func (c *Controller) podChanged(old, now *corev1.Pod) {
 		c.uses.set(key, wants(now))
 	}
 	if now == nil || ended(now) {
-		for _, name := range claimNames(p) {
+		for _, name := range owned.ClaimNames(p) {
 			c.queue.Add("c/" + client.Key(p.Namespace, name))
 		}
 		for _, claim := range c.claimsIn.ByIndex(index.Owners, string(p.UID)) { // its status may not say so yet
@@ -152,11 +153,11 @@ func (c *Controller) pod(ctx context.Context, namespace, name string) error {
 	if err != nil || p.DeletionTimestamp != nil || ended(p) {
 		return err
 	}
-	owned, err := c.claims.List(ctx, namespace, client.ListOptions{Index: index.Owners, Value: string(p.UID)})
+	made, err := c.claims.List(ctx, namespace, client.ListOptions{Index: index.Owners, Value: string(p.UID)})
 	if err != nil {
 		return err
 	}
-	plan := decidePod(p, owned)
+	plan := decidePod(p, made)
 	for _, use := range plan.create {
 		claim, err := c.create(ctx, p, use)
 		if err != nil {
@@ -210,7 +211,7 @@ func (c *Controller) reserve(ctx context.Context, p *corev1.Pod) error {
 	if p.Spec.NodeName == "" {
 		return nil
 	}
-	for _, name := range claimNames(p) {
+	for _, name := range owned.ClaimNames(p) {
 		claim, err := c.claims.Get(ctx, p.Namespace, name)
 		if apierrors.IsNotFound(err) {
 			continue
