@@ -232,7 +232,13 @@ func (s *Server) writeList(w http.ResponseWriter, r *http.Request, list *verbs.L
 	}
 	gvk := k.GVK()
 	gvk.Kind += "List"
-	body := func(item *cache.Item) (wire.Text, error) { return verbs.Body(item, k, want.Media) }
+	buf := documents.Get().(*[]byte)
+	defer func() {
+		if cap(*buf) <= documentMost {
+			documents.Put(buf)
+		}
+	}()
+	body := func(item *cache.Item) (wire.Text, error) { return verbs.Listed(item, k, want.Media, buf) }
 	if want.Form == negotiate.Metadata {
 		gvk = want.GVK(true)
 		body = func(item *cache.Item) (wire.Text, error) { return metadataBody(item, want) }

@@ -79,9 +79,14 @@ func (i *Item) body(key string, add bool) *body {
 	return b
 }
 
+// Room says whether an encoding of the item would be kept without another being
+// dropped for it. Who reads many objects once, and has no use for what it dropped,
+// had better make bytes of its own where there is none.
+func (i *Item) Room() bool { return i.kept == nil || i.kept.used.Load() < i.kept.most() }
+
 // encodings bounds the bytes that are kept beside all objects: to as much as the
-// objects take in the store, which is room for the JSON of each (see wire.Text) and something
-// over; those that are asked for go on being kept, those that were not since the last
+// objects take in the store, which is room for the JSON of each (see wire.Text) and
+// something over, and in large clusters to encodedMost; those that are asked for go on being kept, those that were not since the last
 // look go first. What was replaced by another version is kept until so many others
 // were replaced, too: those who watch may be about to read it.
 type encodings struct {
@@ -89,18 +94,19 @@ type encodings struct {
 	objects atomic.Int64 // bytes that the objects take in the store
 
 	mu      sync.Mutex
-	used    int64
+	used    atomic.Int64 // written under the lock
 	ring    queue[*body] // in the order in which they will be thought of
 	retired queue[*Item]
 }
 
 const (
 	encodedLeast = 16 << 20
+	encodedMost  = 24 << 20
 	retiredMost  = 1024
 	pieceSize    = 32 // of a text's, without the bytes that are shared
 )
 
-func (k *encodings) most() int64 { return max(k.least, k.objects.Load()) }
+func (k *encodings) most() int64 { return max(k.least, min(k.objects.Load(), encodedMost)) }
 
 // admit a body that was encoded just now, and drop others if there are too many.
 func (k *encodings) admit(b *body, size int64) {
@@ -109,10 +115,10 @@ func (k *encodings) admit(b *body, size int64) {
 	if b.form.Load() == nil { // it was dropped meanwhile
 		return
 	}
-	k.used += size - b.size
+	k.used.Add(size - b.size)
 	b.size = size
 	k.ring.push(b)
-	for most := k.most(); k.used > most && k.ring.len() > 0; {
+	for most := k.most(); k.used.Load() > most && k.ring.len() > 0; {
 		switch first := k.ring.pop(); {
 		case first.size == 0:
 		case first.used.CompareAndSwap(true, false):
@@ -121,13 +127,13 @@ func (k *encodings) admit(b *body, size int64) {
 			k.drop(first)
 		}
 	}
-	if k.ring.len() > 1024 && k.ring.len() > 4*int(k.used/1024) { // most are dropped already
+	if k.ring.len() > 1024 && k.ring.len() > 4*int(k.used.Load()/1024) { // most are dropped already
 		k.ring.keep(func(b *body) bool { return b.size > 0 })
 	}
 }
 
 func (k *encodings) drop(b *body) {
-	k.used -= b.size
+	k.used.Add(-b.size)
 	b.size = 0
 	b.form.Store(nil)
 }

@@ -46,8 +46,8 @@ func TestEncodedOnce(t *testing.T) {
 	if !encoded(t, i, "json", 10) || encoded(t, i, "json", 10) || !encoded(t, i, "protobuf", 10) {
 		t.Error("not made once for each key")
 	}
-	if _, there := i.HasEncoded("json"); !there || k.used != 20 {
-		t.Error(there, k.used)
+	if _, there := i.HasEncoded("json"); !there || k.used.Load() != 20 {
+		t.Error(there, k.used.Load())
 	}
 	alone := &Item{Object: &corev1.ConfigMap{}}
 	if !encoded(t, alone, "json", 10) || encoded(t, alone, "json", 10) {
@@ -65,8 +65,8 @@ func TestEncodedIsBounded(t *testing.T) {
 		if encoded(t, items[0], "json", 10) {
 			t.Fatal("what is asked for all the time was dropped")
 		}
-		if k.used > 1000 || k.ring.len() > 200 {
-			t.Fatal(k.used, k.ring.len())
+		if k.used.Load() > 1000 || k.ring.len() > 200 {
+			t.Fatal(k.used.Load(), k.ring.len())
 		}
 	}
 	if !encoded(t, items[1], "json", 10) {
@@ -76,8 +76,28 @@ func TestEncodedIsBounded(t *testing.T) {
 	for _, i := range items {
 		encoded(t, i, "json", 10)
 	}
-	if k.used != 10_000 || encoded(t, items[1], "json", 10) {
-		t.Errorf("%d bytes are kept of 10,000", k.used)
+	if k.used.Load() != 10_000 || encoded(t, items[1], "json", 10) {
+		t.Errorf("%d bytes are kept of 10,000", k.used.Load())
+	}
+}
+
+// TestRoom: there is some until what may be kept is kept.
+func TestRoom(t *testing.T) {
+	k := &encodings{least: 100}
+	items := itemsOf(k, 20)
+	for n, i := range items {
+		if i.Room() != (n < 10) {
+			t.Fatalf("room after %d of 10: %v", n, i.Room())
+		}
+		encoded(t, i, "json", 10)
+	}
+	k.objects.Store(encodedMost * 2)
+	for range 2 * encodedMost >> 20 {
+		i := itemsOf(k, 1)[0]
+		encoded(t, i, "json", 1<<20)
+	}
+	if k.used.Load() > encodedMost {
+		t.Errorf("%d bytes are kept of objects of %d", k.used.Load(), k.objects.Load())
 	}
 }
 
@@ -92,8 +112,8 @@ func TestReplacedIsDropped(t *testing.T) {
 			t.Fatal("dropped too early")
 		}
 	}
-	if k.used != 10*retiredMost || k.ring.len() > 2*retiredMost+1024 || !encoded(t, items[0], "json", 10) {
-		t.Error(k.used, k.ring.len())
+	if k.used.Load() != 10*retiredMost || k.ring.len() > 2*retiredMost+1024 || !encoded(t, items[0], "json", 10) {
+		t.Error(k.used.Load(), k.ring.len())
 	}
 }
 
@@ -124,7 +144,7 @@ func TestEncodedConcurrently(t *testing.T) {
 			there += int64(cap(text.Bytes))
 		}
 	}
-	if k.used < 0 || k.used > 500 || there != k.used {
-		t.Errorf("%d bytes are counted, %d are there", k.used, there)
+	if k.used.Load() < 0 || k.used.Load() > 500 || there != k.used.Load() {
+		t.Errorf("%d bytes are counted, %d are there", k.used.Load(), there)
 	}
 }

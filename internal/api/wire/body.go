@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -15,6 +16,8 @@ import (
 type message interface {
 	Reset()
 	Marshal() ([]byte, error)
+	Size() int
+	MarshalToSizedBuffer([]byte) (int, error)
 	Unmarshal([]byte) error
 }
 
@@ -25,21 +28,56 @@ type message interface {
 //
 // An object that has no protobuf form is an error for Protobuf.
 func Body(obj runtime.Object, m Media) ([]byte, error) {
+	obj, msg, err := encodable(obj, m)
+	switch {
+	case err != nil:
+		return nil, err
+	case msg != nil:
+		return msg.Marshal()
+	}
+	return objectjson.Marshal(content(obj))
+}
+
+// AppendBody appends what Body returns.
+func AppendBody(dst []byte, obj runtime.Object, m Media) ([]byte, error) {
+	obj, msg, err := encodable(obj, m)
+	switch {
+	case err != nil:
+		return dst, err
+	case msg != nil:
+		at, size := len(dst), msg.Size()
+		dst = slices.Grow(dst, size)[:at+size]
+		_, err := msg.MarshalToSizedBuffer(dst[at:])
+		return dst, err
+	}
+	return objectjson.Append(dst, content(obj))
+}
+
+// encodable is what of an object is encoded, and for protobuf by what.
+func encodable(obj runtime.Object, m Media) (runtime.Object, message, error) {
 	if u, ok := obj.(*unstructured.Unstructured); ok {
 		if m == Protobuf {
-			return nil, fmt.Errorf("%s has no protobuf form, ask for application/json", u.GroupVersionKind())
+			return nil, nil, fmt.Errorf("%s has no protobuf form, ask for application/json", u.GroupVersionKind())
 		}
-		return objectjson.Marshal(u.Object)
+		return obj, nil, nil
 	}
 	obj = bare(obj)
 	if m != Protobuf {
-		return objectjson.Marshal(obj)
+		return obj, nil, nil
 	}
 	msg, ok := obj.(message)
 	if !ok {
-		return nil, fmt.Errorf("%T has no protobuf form, ask for application/json", obj)
+		return nil, nil, fmt.Errorf("%T has no protobuf form, ask for application/json", obj)
 	}
-	return msg.Marshal()
+	return obj, msg, nil
+}
+
+// content of an object, as it is written in JSON.
+func content(obj runtime.Object) any {
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		return u.Object
+	}
+	return obj
 }
 
 // bare is obj without apiVersion and kind; obj is not changed.

@@ -173,6 +173,11 @@ func appendMetadata(dst []byte, item *cache.Item) ([]byte, error) {
 	if whole, ok := item.HasEncoded(cache.JSONBody); ok && whole.Meta > 0 {
 		return whole.AppendMetadata(dst), nil
 	}
+	if _, custom := item.Object.(*unstructured.Unstructured); !custom && !item.Room() {
+		at := len(dst)
+		dst, err := wire.AppendBody(dst, Partial(item.Object, schema.GroupVersionKind{}), wire.JSON)
+		return append(dst[:at], dst[at+1:]...), err // without the bracket in front
+	}
 	e, err := item.Encoded("metadata", func() (wire.Text, error) {
 		if u, custom := item.Object.(*unstructured.Unstructured); custom {
 			b, err := objectjson.Marshal(map[string]any{"metadata": u.Object["metadata"]})

@@ -36,6 +36,24 @@ func Body(item *cache.Item, k api.Served, m wire.Media) (wire.Text, error) {
 	})
 }
 
+// Listed is Body for one who reads many objects: where Body would drop what is kept
+// for others, the text is made in scratch, and is good until that is used again.
+func Listed(item *cache.Item, k api.Served, m wire.Media, scratch *[]byte) (wire.Text, error) {
+	key := cache.JSONBody
+	if m == wire.Protobuf {
+		key = protobufBody
+	}
+	if item.Room() || k.Shape != nil || k.Convert != nil {
+		return Body(item, k, m)
+	}
+	if kept, ok := item.HasEncoded(key); ok {
+		return kept, nil
+	}
+	body, err := wire.AppendBody((*scratch)[:0], item.Object, m)
+	*scratch = body
+	return wire.Plain(body), err
+}
+
 // inVersion is the key under which something that differs from version to version
 // is remembered.
 func inVersion(key string, k api.Served) string {
