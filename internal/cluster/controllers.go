@@ -50,7 +50,7 @@ func (s *server) controllers(inf *client.Informers) []loop.Controller {
 		cronjob.New(inf, log),
 		ttl.New(inf, log),
 		disruption.New(inf, log),
-		resourcequota.New(inf, log),
+		resourcequota.New(inf, &s.charged, log),
 		volume.New(inf, s.localVolumes(), log),
 		expand.New(inf, volume.Provisioner, log),
 		attach.New(inf, log),

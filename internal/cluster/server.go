@@ -16,6 +16,7 @@ import (
 
 	"github.com/proa-dev/proa/internal/api"
 	"github.com/proa-dev/proa/internal/api/kinds"
+	"github.com/proa-dev/proa/internal/api/quota"
 	"github.com/proa-dev/proa/internal/apiserver"
 	"github.com/proa-dev/proa/internal/apiserver/admission"
 	"github.com/proa-dev/proa/internal/apiserver/allocate"
@@ -49,6 +50,7 @@ type server struct {
 	api      *apiserver.Server
 	auth     *setup.Setup
 	audit    *audit.Log     // nil = nothing is audited
+	charged  quota.Pending  // writes that quotas were charged for
 	gate     *fairness.Gate // nil = requests are only counted
 	custom   *extension.Resources
 	others   *aggregate.Aggregator
@@ -106,7 +108,7 @@ func (s *server) newAPI() (*apiserver.Server, error) {
 	fields := managedfields.New(s.catalog, &openapi.Types{}, s.custom.TypeConverter)
 	admit, err := admission.Builtin(admission.Config{
 		Catalog: s.catalog, Of: of, RBAC: who.RBAC, Authorizer: who.Authorizer,
-		Hooks: hooks, Charge: s.charge, Merge: fields.Merge, Log: s.logFor("admission"),
+		Hooks: hooks, Charge: s.charge, Pending: &s.charged, Merge: fields.Merge, Log: s.logFor("admission"),
 	})
 	if err != nil {
 		return nil, err

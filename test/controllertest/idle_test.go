@@ -108,7 +108,7 @@ func TestIdle(t *testing.T) {
 	c.Run(
 		aggregation.New(in, c.Shaky, log), attach.New(in, log), cronjob.New(in, log), daemonset.New(in, log), deployment.New(in, log), devicetaint.New(in, c.Shaky, log), disruption.New(in, log), endpoints.New(in, log), expand.New(in, volume.Provisioner, log),
 		flowcontrol.New(in, log), gc.New(c.Shaky, log), job.New(in, log), mirror.New(in, log), namespace.New(in, log), nodelifecycle.New(in, log), podgc.New(in, log),
-		replicaset.New(in, log), replicaset.NewReplication(in, log), resourcequota.New(in, log), serviceaccount.New(in, func() []byte { return []byte("CA") }, log),
+		replicaset.New(in, log), replicaset.NewReplication(in, log), resourcequota.New(in, nil, log), serviceaccount.New(in, func() []byte { return []byte("CA") }, log),
 		statefulset.New(in, log), storagemigration.New(in, log), ttl.New(in, log), volume.New(in, volume.Config{}, log),
 	)
 	meta := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Name: name, Namespace: "default"} }

@@ -1,6 +1,6 @@
 // Package quota says what an object counts for in a ResourceQuota. The quota
 // controller sums it up for status.used; admission asks whether one more object
-// still fits. Everything here is pure.
+// still fits. All but Pending is pure.
 package quota
 
 import (

@@ -39,6 +39,19 @@ type Write struct {
 	Options runtime.Object // CreateOptions, UpdateOptions, PatchOptions or DeleteOptions
 	DryRun  bool
 	User    *request.User
+
+	done []func()
+}
+
+// OnDone has f called when the write is done: stored, or given up.
+func (w *Write) OnDone(f func()) { w.done = append(w.done, f) }
+
+// Done is called by who made the write.
+func (w *Write) Done() {
+	for _, f := range w.done {
+		f()
+	}
+	w.done = nil
 }
 
 // Mutator may change w.Object. An error (a StatusError) refuses the write.

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/proa-dev/proa/internal/api"
+	"github.com/proa-dev/proa/internal/api/quota"
 	"github.com/proa-dev/proa/internal/apiserver/auth"
 	"github.com/proa-dev/proa/internal/apiserver/extension/hook"
 	"github.com/proa-dev/proa/internal/cache"
@@ -29,6 +30,8 @@ type Config struct {
 	Hooks *hook.Client
 	// Charge stores the status of a quota; a Conflict says that it has changed.
 	Charge func(context.Context, *corev1.ResourceQuota) error
+	// Pending are the writes that are charged, for who counts what is used.
+	Pending *quota.Pending
 	// Merge applies a configuration to an object of a served version; managedfields.Manager does.
 	Merge func(k api.Served, obj api.Object, config *unstructured.Unstructured) (map[string]any, error)
 	Log   *slog.Logger
@@ -85,7 +88,7 @@ func Builtin(c Config) (Chain, error) {
 		&ValidatingPolicies{policies(&admissionv1.ValidatingAdmissionPolicy{}, &admissionv1.ValidatingAdmissionPolicyBinding{})},
 		&ValidatingWebhooks{configured(&admissionv1.ValidatingWebhookConfiguration{})},
 		&ResourceQuota{
-			Quotas: cache.Typed[*corev1.ResourceQuota]{Reader: read(&corev1.ResourceQuota{})}, Charge: c.Charge,
+			Quotas: cache.Typed[*corev1.ResourceQuota]{Reader: read(&corev1.ResourceQuota{})}, Charge: c.Charge, Pending: c.Pending,
 			Devices: devices{
 				classes: cache.Typed[*resourcev1.DeviceClass]{Reader: read(&resourcev1.DeviceClass{})}, pods: cache.Typed[*corev1.Pod]{Reader: pods},
 				claims: cache.Typed[*resourcev1.ResourceClaim]{Reader: read(&resourcev1.ResourceClaim{})},

@@ -21,7 +21,8 @@ import (
 // rest to them. The charge is a write of the quota's status that fails when the
 // quota has changed since it was read: so two that together are too much do not
 // both pass, whichever server they ask. What is charged for a write that then
-// fails, whoever recounts gives back.
+// fails, whoever recounts gives back; until it is done, whoever recounts has to know
+// of it (Pending).
 type ResourceQuota struct {
 	Quotas cache.Typed[*corev1.ResourceQuota]
 	// Charge stores the status of a quota, which it may change. A Conflict says
@@ -29,6 +30,7 @@ type ResourceQuota struct {
 	Charge func(ctx context.Context, q *corev1.ResourceQuota) error
 	// Devices is what claims to devices are counted by.
 	Devices quota.Devices
+	Pending *quota.Pending
 
 	mu   sync.Mutex // guards busy
 	busy map[string]*turn
@@ -54,7 +56,8 @@ func (p *ResourceQuota) Validate(ctx context.Context, w *Write) error {
 		return err
 	}
 	defer p.enter(w.Namespace)()
-	done := map[string]bool{} // quotas that are charged already
+	w.OnDone(p.Pending.Add(w.Kind.Kind, w.Object)) // before it is charged
+	done := map[string]bool{}                      // quotas that are charged already
 	for {
 		all, err := p.charges(w)
 		if err != nil {

@@ -59,6 +59,7 @@ func (v *Verbs) create(ctx context.Context, r *Request, obj api.Object, note not
 		Operation: admission.Create, Kind: r.Kind, Namespace: r.Namespace, Name: obj.GetName(), Subresource: r.Subresource,
 		Object: obj, Options: orElse(r.Options, &metav1.CreateOptions{}), DryRun: r.DryRun, User: r.User,
 	}
+	defer w.Done()
 	if err := v.Admission.Admit(ctx, w); err != nil {
 		return nil, err
 	}

@@ -120,6 +120,7 @@ func (v *Verbs) replace(ctx context.Context, r *Request, obj api.Object, old *ca
 		Operation: admission.Update, Kind: r.Kind, Namespace: r.Namespace, Name: r.Name, Subresource: r.Subresource,
 		Object: obj, Old: old.Object, Options: orElse(r.Options, &metav1.UpdateOptions{}), DryRun: r.DryRun, User: r.User,
 	}
+	defer w.Done()
 	if err := v.Admission.Admit(ctx, w); err != nil {
 		return nil, err
 	}

@@ -26,6 +26,7 @@ type Controller struct {
 	in      *client.Informer[*corev1.ResourceQuota]
 	classes *client.Informer[*resourcev1.DeviceClass]
 	quotas  client.Client[*corev1.ResourceQuota]
+	pending *quota.Pending
 	log     *slog.Logger
 	now     func() time.Time
 
@@ -34,13 +35,14 @@ type Controller struct {
 	want    chan *api.Kind
 }
 
-// New controller.
-func New(in *client.Informers, log *slog.Logger) *Controller {
+// New controller. pending are the writes that the server has charged to quotas.
+func New(in *client.Informers, pending *quota.Pending, log *slog.Logger) *Controller {
 	c := &Controller{
 		queue:   loop.NewQueue("resourcequota", log),
 		in:      client.Shared[*corev1.ResourceQuota](in, client.Scope{}),
 		classes: client.Shared[*resourcev1.DeviceClass](in, client.Scope{}),
 		quotas:  client.For[*corev1.ResourceQuota](in.Conn()),
+		pending: pending,
 		log:     log.With("controller", "resourcequota"),
 		now:     time.Now,
 		watched: map[*api.Kind]bool{},
@@ -154,9 +156,13 @@ func (c *Controller) reconcile(ctx context.Context, key string) (time.Duration, 
 			continue
 		}
 		c.follow(ctx, k)
+		pending := c.pending.Of(k, namespace) // charged before the quota was read, or the quota has changed since
 		objs, _, err := conn.List(ctx, k, namespace, client.ListOptions{})
 		if err != nil {
 			return 0, err
+		}
+		if objs = quota.With(objs, pending); len(pending) > 0 {
+			again = time.Second // they may have failed by then, of which nobody tells
 		}
 		for name, v := range quota.Used(q, k, objs, d, now) { // pods and claims may both count for one name
 			v.Add(used[name])

@@ -42,7 +42,7 @@ func used(c *controllertest.Cluster, want map[corev1.ResourceName]string) func()
 // and is put right when somebody else writes it.
 func TestConverges(t *testing.T) {
 	c := controllertest.New(t, 20)
-	c.Run(resourcequota.New(c.Informers, controllertest.Log()))
+	c.Run(resourcequota.New(c.Informers, nil, controllertest.Log()))
 	controllertest.Create(c, &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "q", Namespace: "default"}, Spec: corev1.ResourceQuotaSpec{
 		Hard: hard(map[corev1.ResourceName]string{"pods": "10", "requests.cpu": "2", "count/configmaps": "5"}),
 	}})
@@ -73,7 +73,7 @@ func TestConverges(t *testing.T) {
 // resource of a class as long as it names one, but not twice what their pod counts for.
 func TestCountsDevices(t *testing.T) {
 	c := controllertest.New(t, 20)
-	c.Run(resourcequota.New(c.Informers, controllertest.Log()))
+	c.Run(resourcequota.New(c.Informers, nil, controllertest.Log()))
 	const devices, gold, implicit = "c.deviceclass.resource.k8s.io/devices", "requests.example.com/gold", "requests.deviceclass.resource.kubernetes.io/c"
 	controllertest.Create(c, &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "q", Namespace: "default"}, Spec: corev1.ResourceQuotaSpec{
 		Hard: hard(map[corev1.ResourceName]string{devices: "10", gold: "10", implicit: "10"}),
