@@ -82,7 +82,9 @@ func (i *Item) body(key string, add bool) *body {
 // Room says whether an encoding of the item would be kept without another being
 // dropped for it. Who reads many objects once, and has no use for what it dropped,
 // had better make bytes of its own where there is none.
-func (i *Item) Room() bool { return i.kept == nil || i.kept.used.Load() < i.kept.most() }
+func (i *Item) Room() bool {
+	return i.kept == nil || i.kept.used.Load() < i.kept.most()/16*15 // for what is dropped makes room, too
+}
 
 // encodings bounds the bytes that are kept beside all objects: to as much as the
 // objects take in the store, which is room for the JSON of each (see wire.Text) and

@@ -83,11 +83,11 @@ func TestEncodedIsBounded(t *testing.T) {
 
 // TestRoom: there is some until what may be kept is kept.
 func TestRoom(t *testing.T) {
-	k := &encodings{least: 100}
-	items := itemsOf(k, 20)
+	k := &encodings{least: 160}
+	items := itemsOf(k, 32)
 	for n, i := range items {
-		if i.Room() != (n < 10) {
-			t.Fatalf("room after %d of 10: %v", n, i.Room())
+		if i.Room() != (n < 15) {
+			t.Fatalf("room after %d of 16: %v", n, i.Room())
 		}
 		encoded(t, i, "json", 10)
 	}
