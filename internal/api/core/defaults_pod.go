@@ -96,9 +96,7 @@ func dropOldAnnotations(annotations map[string]string) {
 	}
 	for _, k := range [...]string{"pod.beta.kubernetes.io/init-containers", "pod.alpha.kubernetes.io/init-containers",
 		"pod.beta.kubernetes.io/init-container-statuses", "pod.alpha.kubernetes.io/init-container-statuses"} {
-		if _, there := annotations[k]; there {
-			delete(annotations, k)
-		}
+		delete(annotations, k)
 	}
 }
 

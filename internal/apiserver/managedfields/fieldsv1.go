@@ -86,7 +86,7 @@ func appendQuoted(b []byte, s string, html bool) []byte {
 
 // parseSet reads FieldsV1.
 func parseSet(raw []byte) (*set, error) {
-	p := parser{text: string(raw)}
+	p := parser{text: strings.ToValidUTF8(string(raw), "\ufffd")} // as whoever reads JSON does
 	s, _, err := p.node(0)
 	if err != nil {
 		return nil, err

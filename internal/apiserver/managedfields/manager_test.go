@@ -348,7 +348,7 @@ func TestFieldsV1(t *testing.T) {
 }
 
 func FuzzFieldsV1(f *testing.F) {
-	for _, text := range []string{`{}`, `{"f:a":{".":{},"f:b":{}}}`, `{"k:{\"a\":1}":{}}`, `{"v:\"x\"":{}}`} {
+	for _, text := range []string{`{}`, `{"f:a":{".":{},"f:b":{}}}`, `{"k:{\"a\":1}":{}}`, `{"v:\"x\"":{}}`, "{\"v:\\\"\xe4\\\"\":{}}"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
