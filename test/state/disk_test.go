@@ -81,10 +81,13 @@ func TestFullDisk(t *testing.T) {
 		}
 	}
 	eventually(t, 20*time.Second, "writes go on", write)
-	data, err := os.ReadFile(s.log)
-	if err != nil || !strings.Contains(string(data), "the store is full") || !strings.Contains(string(data), "the store has room again") {
-		t.Errorf("the log does not tell: %v\n%s", err, s.tail())
-	}
+	eventually(t, 10*time.Second, "the log tells", func() error {
+		data, err := os.ReadFile(s.log)
+		if err == nil && (!strings.Contains(string(data), "the store is full") || !strings.Contains(string(data), "the store has room again")) {
+			err = fmt.Errorf("it does not:\n%s", s.tail())
+		}
+		return err
+	})
 }
 
 // fill a disk until it has no more than left bytes free.

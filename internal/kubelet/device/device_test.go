@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -88,7 +90,18 @@ func (b *bench) start() {
 		b.t.Fatal(err)
 	}
 	done := make(chan error)
+	socket := filepath.Join(b.root, folder, "kubelet.sock")
+	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) { // of the one before
+		b.t.Fatal(err)
+	}
 	go func() { done <- m.Serve(ctx) }()
+	for until := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(socket); err == nil {
+			break
+		} else if time.Now().After(until) {
+			b.t.Fatal(err)
+		}
+	}
 	b.m = m
 	b.stop = func() {
 		cancel()
