@@ -239,9 +239,11 @@ func (s *Server) writeList(w http.ResponseWriter, r *http.Request, list *verbs.L
 		}
 	}()
 	body := func(item *cache.Item) (wire.Text, error) { return verbs.Listed(item, k, want.Media, buf) }
+	length := func(item *cache.Item) (int, error) { return verbs.ListedLen(item, k) }
 	if want.Form == negotiate.Metadata {
 		gvk = want.GVK(true)
 		body = func(item *cache.Item) (wire.Text, error) { return metadataBody(item, want) }
+		length = func(item *cache.Item) (int, error) { text, err := body(item); return text.Len(), err }
 	}
 	bodies := func(yield func(wire.Text, error) bool) {
 		for _, item := range list.Items {
@@ -250,7 +252,14 @@ func (s *Server) writeList(w http.ResponseWriter, r *http.Request, list *verbs.L
 			}
 		}
 	}
-	send := func(to io.Writer) error { return wire.List(to, gvk, &meta, bodies, want.Media) }
+	lengths := func(yield func(int, error) bool) {
+		for _, item := range list.Items {
+			if !yield(length(item)) {
+				return
+			}
+		}
+	}
+	send := func(to io.Writer) error { return wire.List(to, gvk, &meta, bodies, lengths, want.Media) }
 	if want.Pretty && want.Media == wire.JSON || len(list.Items) < 20 {
 		var b bytes.Buffer
 		if err := send(&b); err != nil {

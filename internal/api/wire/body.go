@@ -53,6 +53,15 @@ func AppendBody(dst []byte, obj runtime.Object, m Media) ([]byte, error) {
 	return objectjson.Append(dst, content(obj))
 }
 
+// BodyLen is how long what Body returns for protobuf is.
+func BodyLen(obj runtime.Object) (int, error) {
+	_, msg, err := encodable(obj, Protobuf)
+	if err != nil {
+		return 0, err
+	}
+	return msg.Size(), nil
+}
+
 // encodable is what of an object is encoded, and for protobuf by what.
 func encodable(obj runtime.Object, m Media) (runtime.Object, message, error) {
 	if u, ok := obj.(*unstructured.Unstructured); ok {

@@ -88,12 +88,12 @@ func lengthField(n int) int {
 }
 
 // List writes a list document of many bodies. gvk is the list's ("PodList").
-// For protobuf the bodies are ranged over twice, once for their sizes. The
-// first error of bodies ends the list, and nothing can mend what was written.
-func List(w io.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMeta, bodies iter.Seq2[Text, error], m Media) error {
+// Protobuf says before all bodies how long they are: that is what lengths are for.
+// The first error of either ends the list, and nothing can mend what was written.
+func List(w io.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMeta, bodies iter.Seq2[Text, error], lengths iter.Seq2[int, error], m Media) error {
 	switch m {
 	case Protobuf:
-		return listProtobuf(w, gvk, meta, bodies)
+		return listProtobuf(w, gvk, meta, bodies, lengths)
 	case YAML:
 		return listYAML(w, gvk, meta, bodies)
 	}
@@ -151,17 +151,17 @@ func listJSON(out *bufio.Writer, gvk schema.GroupVersionKind, meta *metav1.ListM
 	return err
 }
 
-func listProtobuf(w io.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMeta, bodies iter.Seq2[Text, error]) error {
+func listProtobuf(w io.Writer, gvk schema.GroupVersionKind, meta *metav1.ListMeta, bodies iter.Seq2[Text, error], lengths iter.Seq2[int, error]) error {
 	head, err := meta.Marshal()
 	if err != nil {
 		return err
 	}
 	size := lengthField(len(head))
-	for body, err := range bodies {
+	for n, err := range lengths {
 		if err != nil {
 			return err
 		}
-		size += lengthField(body.Len())
+		size += lengthField(n)
 	}
 	out := Buffer(w)
 	defer Done(out)

@@ -59,7 +59,8 @@ func TestTextInPiecesIsTheSame(t *testing.T) {
 		var x, y bytes.Buffer
 		for out, text := range map[*bytes.Buffer]Text{&x: whole, &y: cut} {
 			two := func(yield func(Text, error) bool) { _ = yield(text, nil) && yield(text, nil) }
-			if err := List(out, gvk, &v1.ListMeta{}, two, m); err != nil {
+			twice := lengths(make([]byte, text.Len()), make([]byte, text.Len()))
+			if err := List(out, gvk, &v1.ListMeta{}, two, twice, m); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -71,6 +71,16 @@ func seq(bodies ...[]byte) iter.Seq2[Text, error] {
 	}
 }
 
+func lengths(bodies ...[]byte) iter.Seq2[int, error] {
+	return func(yield func(int, error) bool) {
+		for _, b := range bodies {
+			if !yield(len(b), nil) {
+				return
+			}
+		}
+	}
+}
+
 func TestDocumentsAreUpstreamsBytes(t *testing.T) {
 	for _, m := range []Media{JSON, Protobuf, YAML} {
 		pod := somePod("a")
@@ -113,7 +123,7 @@ func TestListsAreUpstreamsBytes(t *testing.T) {
 			}
 			var got, want bytes.Buffer
 			gvk := schema.GroupVersionKind{Version: "v1", Kind: "PodList"}
-			if err := List(&got, gvk, &list.ListMeta, seq(bodies...), m); err != nil {
+			if err := List(&got, gvk, &list.ListMeta, seq(bodies...), lengths(bodies...), m); err != nil {
 				t.Fatal(err)
 			}
 			if err := upstream(t, m).Serializer.Encode(list, &want); err != nil {

@@ -39,19 +39,38 @@ func Body(item *cache.Item, k api.Served, m wire.Media) (wire.Text, error) {
 // Listed is Body for one who reads many objects: where Body would drop what is kept
 // for others, the text is made in scratch, and is good until that is used again.
 func Listed(item *cache.Item, k api.Served, m wire.Media, scratch *[]byte) (wire.Text, error) {
-	key := cache.JSONBody
-	if m == wire.Protobuf {
-		key = protobufBody
+	if kept, ok := listed(item, k, m); ok {
+		return kept, nil
 	}
 	if item.Room() || k.Shape != nil || k.Convert != nil {
 		return Body(item, k, m)
 	}
-	if kept, ok := item.HasEncoded(key); ok {
-		return kept, nil
-	}
 	body, err := wire.AppendBody((*scratch)[:0], item.Object, m)
 	*scratch = body
 	return wire.Plain(body), err
+}
+
+// listed is what is kept of an item in its storage version.
+func listed(item *cache.Item, k api.Served, m wire.Media) (wire.Text, bool) {
+	if k.Shape != nil || k.Convert != nil {
+		return wire.Text{}, false
+	}
+	if m == wire.Protobuf {
+		return item.HasEncoded(protobufBody)
+	}
+	return item.HasEncoded(cache.JSONBody)
+}
+
+// ListedLen is how long the text is that Listed returns for protobuf.
+func ListedLen(item *cache.Item, k api.Served) (int, error) {
+	if kept, ok := listed(item, k, wire.Protobuf); ok {
+		return kept.Len(), nil
+	}
+	if k.Shape != nil || k.Convert != nil {
+		body, err := Body(item, k, wire.Protobuf)
+		return body.Len(), err
+	}
+	return wire.BodyLen(item.Object)
 }
 
 // inVersion is the key under which something that differs from version to version
