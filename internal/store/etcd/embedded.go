@@ -3,6 +3,7 @@ package etcd
 import (
 	"cmp"
 	"context"
+	"expvar"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -14,6 +15,7 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/types"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver"
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/proa-dev/proa/internal/store"
@@ -183,12 +185,12 @@ type embedded struct {
 
 // waitReady waits until the server has a leader and has applied its log. A server
 // that is alone is told to stand for election at once: there is nobody to wait
-// for, and its clock is slow. Not before it has applied its log, though: raft looks
-// through what it has yet to apply, which must not be dropped under its hands.
+// for, and its clock is slow. Not before raft itself knows that its log is applied,
+// though: raft looks through what it takes to be yet to apply, and ends the process
+// if that was dropped under its hands.
 func (s *embedded) waitReady(ctx context.Context) error {
 	nudge := time.NewTicker(2 * time.Millisecond)
 	defer nudge.Stop()
-	var applied uint64
 	for {
 		select {
 		case <-s.ReadyNotify():
@@ -200,14 +202,23 @@ func (s *embedded) waitReady(ctx context.Context) error {
 		case <-ctx.Done():
 			return fmt.Errorf("it was not ready in time: %w", ctx.Err())
 		case <-nudge.C:
-			was := applied
-			applied = s.AppliedIndex()
-			settled := applied == was && applied == s.CommittedIndex()
-			if id := uint64(s.MemberID()); settled && s.Lead() == 0 && s.alone() {
+			if id := uint64(s.MemberID()); s.Lead() == 0 && s.alone() && settled(id) {
 				_ = s.Process(ctx, raftpb.Message{Type: raftpb.MsgTimeoutNow, From: id, To: id})
 			}
 		}
 	}
+}
+
+// settled says whether raft knows that it has applied all that is committed. etcd
+// shows raft's own state as a variable alone, that of the server which began last: of
+// another nothing is said, and its clock has to do.
+func settled(id uint64) bool {
+	f, ok := expvar.Get("raft.status").(expvar.Func)
+	if !ok {
+		return false
+	}
+	st, ok := f.Value().(raft.Status)
+	return ok && st.ID == id && st.Commit > 0 && st.Applied == st.Commit
 }
 
 func (s *embedded) alone() bool { return len(s.Cluster().Members()) == 1 }
