@@ -176,7 +176,10 @@ func appendMetadata(dst []byte, item *cache.Item) ([]byte, error) {
 	if _, custom := item.Object.(*unstructured.Unstructured); !custom && !item.Room() {
 		at := len(dst)
 		dst, err := wire.AppendBody(dst, Partial(item.Object, schema.GroupVersionKind{}), wire.JSON)
-		return append(dst[:at], dst[at+1:]...), err // without the bracket in front
+		if err != nil {
+			return dst, err
+		}
+		return append(dst[:at], dst[at+1:]...), nil // without the bracket in front
 	}
 	e, err := item.Encoded("metadata", func() (wire.Text, error) {
 		if u, custom := item.Object.(*unstructured.Unstructured); custom {
