@@ -190,11 +190,12 @@ func (l *level) begin(t *ticket) {
 func (l *level) end(t *ticket) {
 	l.executing -= t.width
 	l.running--
-	took := time.Since(t.since).Seconds()
+	ran := time.Since(t.since)
+	took := ran.Seconds()
 	s := l.tally(t.schema)
 	s.running--
 	s.seats -= t.width
-	s.execution.observe(time.Since(t.since))
+	s.execution.observe(ran)
 	if q := t.queue; q != nil {
 		q.running -= t.width
 		q.start += (took - t.charged) * float64(t.width)
