@@ -206,13 +206,18 @@ func fromJSON(text []byte, into any, strict bool) (problems []error, err error) 
 		u.Object = map[string]any{}
 		into = &u.Object
 	} else {
+		// What is read in vain is in places that are taken back with the object.
 		obj := reflect.ValueOf(into).Elem()
-		before := reflect.New(obj.Type()).Elem()
-		before.Set(obj) // what was read in vain is in places that are taken back with it
+		undo := obj.SetZero
+		if !obj.IsZero() {
+			before := reflect.New(obj.Type()).Elem()
+			before.Set(obj)
+			undo = func() { obj.Set(before) }
+		}
 		if objectjson.Read(text, into) {
 			return nil, nil
 		}
-		obj.Set(before)
+		undo()
 	}
 	if strict {
 		return kjson.UnmarshalStrict(text, into)

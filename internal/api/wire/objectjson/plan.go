@@ -145,8 +145,7 @@ func (c compiler) kind(t reflect.Type) func(*writer, unsafe.Pointer) {
 // own says whether a type, or a pointer to it, says itself how it is written.
 func own(t reflect.Type) bool {
 	to := reflect.PointerTo(t)
-	return t.Kind() != reflect.Pointer && (to.Implements(marshaler) || to.Implements(textMarshaler)) ||
-		t.Implements(marshaler) && t.Kind() != reflect.Pointer || t.Implements(textMarshaler) && t.Kind() != reflect.Pointer
+	return t.Kind() != reflect.Pointer && (to.Implements(marshaler) || to.Implements(textMarshaler))
 }
 
 // fields of a struct in the order in which they are written, those of embedded

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 	"unsafe"
@@ -151,7 +152,6 @@ func writeInt[T int32 | int64](w *writer, p unsafe.Pointer) {
 }
 
 func record(fields []field) func(*writer, unsafe.Pointer) {
-	metadata := len(fields) > 0 && slices.ContainsFunc(fields, func(f field) bool { return f.name == `"metadata":` })
 	return func(w *writer, p unsafe.Pointer) {
 		begin := len(w.buf)
 		w.buf = append(w.buf, '{')
@@ -161,13 +161,13 @@ func record(fields []field) func(*writer, unsafe.Pointer) {
 			if f.empty && f.plan.empty != nil && f.plan.empty(at) || f.zero && f.plan.zero(at) {
 				continue
 			}
-			first := w.buf[len(w.buf)-1] == '{' && len(w.buf) == begin+1
+			first := len(w.buf) == begin+1
 			if !first {
 				w.buf = append(w.buf, ',')
 			}
 			w.buf = append(w.buf, f.name...)
 			f.plan.write(w, at)
-			if metadata && first && begin == 0 && f.name == `"metadata":` {
+			if first && begin == 0 && f.name == `"metadata":` {
 				w.meta = len(w.buf)
 			}
 		}
@@ -215,7 +215,7 @@ func (c compiler) table(t reflect.Type) func(*writer, unsafe.Pointer) {
 			return
 		}
 		keys := m.MapKeys()
-		slices.SortFunc(keys, func(a, b reflect.Value) int { return compare(a.String(), b.String()) })
+		slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
 		value := reflect.New(t.Elem())
 		w.buf = append(w.buf, '{')
 		for i, k := range keys {
@@ -225,16 +225,6 @@ func (c compiler) table(t reflect.Type) func(*writer, unsafe.Pointer) {
 		}
 		w.buf = append(w.buf, '}')
 	}
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // key of the i-th entry of a map.
