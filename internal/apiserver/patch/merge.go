@@ -6,11 +6,11 @@ import "github.com/proa-dev/proa/internal/api/wire/objectjson"
 // makes it; ok is false where that has to see to it: one of them is no object, or
 // something is wrong with it.
 func merged(doc, patch []byte) (out []byte, ok bool) {
-	from, ok := object(doc)
+	from, ok := object(doc, objectjson.ReadTree)
 	if !ok {
 		return nil, false
 	}
-	by, ok := object(patch)
+	by, ok := object(patch, objectjson.ReadTree)
 	if !ok {
 		return nil, false
 	}
@@ -19,8 +19,8 @@ func merged(doc, patch []byte) (out []byte, ok bool) {
 	return out, err == nil
 }
 
-func object(text []byte) (map[string]any, bool) {
-	v, ok := objectjson.ReadTree(text)
+func object(text []byte, read func([]byte) (any, bool)) (map[string]any, bool) {
+	v, ok := read(text)
 	m, isObject := v.(map[string]any)
 	return m, ok && isObject
 }

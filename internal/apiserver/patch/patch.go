@@ -122,14 +122,12 @@ func (p *Patch) strategic(doc []byte, like any, kind schema.GroupKind, name stri
 
 // strategicMerge is the library's, but for how the texts are read and written.
 func strategicMerge(doc, patch []byte, like any) ([]byte, error) {
-	from, fromOK := objectjson.ReadAny(doc)
-	by, byOK := objectjson.ReadAny(patch)
-	to, isMap := from.(map[string]any)
-	change, isChange := by.(map[string]any)
-	if !fromOK || !byOK || !isMap || !isChange {
+	from, fromOK := object(doc, objectjson.ReadAny)
+	by, byOK := object(patch, objectjson.ReadAny)
+	if !fromOK || !byOK {
 		return strategicpatch.StrategicMergePatch(doc, patch, like)
 	}
-	out, err := strategicpatch.StrategicMergeMapPatch(to, change, like)
+	out, err := strategicpatch.StrategicMergeMapPatch(from, by, like)
 	if err != nil {
 		return nil, err
 	}
