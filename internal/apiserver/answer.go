@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net"
 	"net/http"
 	"net/netip"
@@ -173,7 +174,7 @@ func (s *Server) writeItem(w http.ResponseWriter, r *http.Request, code int, ite
 		return
 	}
 	buf := documents.Get().(*[]byte)
-	defer documents.Put(buf)
+	defer done(buf)
 	doc, err := appendDocument((*buf)[:0], item, k, want.Media)
 	if err != nil {
 		s.fail(w, r, err)
@@ -182,16 +183,22 @@ func (s *Server) writeItem(w http.ResponseWriter, r *http.Request, code int, ite
 	if rec := recordOf(w); rec.Wants(audit.RequestResponse) {
 		recordItem(rec, item, k)
 	}
+	*buf = doc
 	writeDocument(w, r, code, doc, want)
-	if cap(doc) <= documentMost {
-		*buf = doc
-	}
 }
 
 // documents are written from bytes that are used again, unless they are large.
 var documents = sync.Pool{New: func() any { return new([]byte) }}
 
 const documentMost = 64 << 10
+
+// done with bytes of documents.
+func done(buf *[]byte) {
+	if cap(*buf) > documentMost {
+		*buf = nil
+	}
+	documents.Put(buf)
+}
 
 // appendDocument appends an item in the served shape.
 func appendDocument(dst []byte, item *cache.Item, k api.Served, m wire.Media) ([]byte, error) {
@@ -233,33 +240,19 @@ func (s *Server) writeList(w http.ResponseWriter, r *http.Request, list *verbs.L
 	gvk := k.GVK()
 	gvk.Kind += "List"
 	buf := documents.Get().(*[]byte)
-	defer func() {
-		if cap(*buf) <= documentMost {
-			documents.Put(buf)
-		}
-	}()
+	defer done(buf)
 	body := func(item *cache.Item) (wire.Text, error) { return verbs.Listed(item, k, want.Media, buf) }
 	length := func(item *cache.Item) (int, error) { return verbs.ListedLen(item, k) }
 	if want.Form == negotiate.Metadata {
 		gvk = want.GVK(true)
 		body = func(item *cache.Item) (wire.Text, error) { return metadataBody(item, want) }
-		length = func(item *cache.Item) (int, error) { text, err := body(item); return text.Len(), err }
-	}
-	bodies := func(yield func(wire.Text, error) bool) {
-		for _, item := range list.Items {
-			if !yield(body(item)) {
-				return
-			}
+		length = func(item *cache.Item) (int, error) {
+			return wire.BodyLen(table.Partial(item.Object, schema.GroupVersionKind{}))
 		}
 	}
-	lengths := func(yield func(int, error) bool) {
-		for _, item := range list.Items {
-			if !yield(length(item)) {
-				return
-			}
-		}
+	send := func(to io.Writer) error {
+		return wire.List(to, gvk, &meta, each(list.Items, body), each(list.Items, length), want.Media)
 	}
-	send := func(to io.Writer) error { return wire.List(to, gvk, &meta, bodies, lengths, want.Media) }
 	if want.Pretty && want.Media == wire.JSON || len(list.Items) < 20 {
 		var b bytes.Buffer
 		if err := send(&b); err != nil {
@@ -275,6 +268,17 @@ func (s *Server) writeList(w http.ResponseWriter, r *http.Request, list *verbs.L
 		return
 	}
 	s.writeStream(w, r, http.StatusOK, want, send)
+}
+
+// each says something of every item.
+func each[T any](items []*cache.Item, of func(*cache.Item) (T, error)) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for _, item := range items {
+			if !yield(of(item)) {
+				return
+			}
+		}
+	}
 }
 
 // writeStream sends an answer of unknown size.

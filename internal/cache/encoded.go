@@ -88,9 +88,10 @@ func (i *Item) Room() bool {
 
 // encodings bounds the bytes that are kept beside all objects: to as much as the
 // objects take in the store, which is room for the JSON of each (see wire.Text) and
-// something over, and in large clusters to encodedMost; those that are asked for go on being kept, those that were not since the last
-// look go first. What was replaced by another version is kept until so many others
-// were replaced, too: those who watch may be about to read it.
+// something over, and in large clusters to encodedMost; those that are asked for go on
+// being kept, those that were not since the last look go first. What was replaced by
+// another version is kept until so many others were replaced, too: those who watch may
+// be about to read it.
 type encodings struct {
 	least   int64        // bytes that may be kept in any case
 	objects atomic.Int64 // bytes that the objects take in the store

@@ -163,7 +163,7 @@ func (w *watcher) initial(first *snapshot) []Event {
 	events := []Event{}
 	add := func(i *Item) bool {
 		if w.scope.Namespace == "" || i.Object.GetNamespace() == w.scope.Namespace {
-			if v, ok := i.Object.GetLabels()[w.label]; w.labelled() && (!ok || v != w.labelValue) {
+			if w.labelled() && !w.hasLabel(i) {
 				return true
 			}
 			if w.scope.Name == "" || i.Object.GetName() == w.scope.Name {
@@ -190,6 +190,11 @@ func (w *watcher) labelled() bool {
 	return w.index < 0 && w.scope.Name == "" && w.label != ""
 }
 
+func (w *watcher) hasLabel(i *Item) bool {
+	v, ok := i.Object.GetLabels()[w.label]
+	return ok && v == w.labelValue
+}
+
 // translate a change into what it is in the watcher's scope: an object that
 // moves into an index value is Added there, one that moves out is Deleted.
 func (w *watcher) translate(ch *change) (Event, bool) {
@@ -200,10 +205,7 @@ func (w *watcher) translate(ch *change) (Event, bool) {
 		return Event{}, false
 	}
 	if w.labelled() {
-		return ch.Event.Narrow(func(i *Item) bool {
-			v, ok := i.Object.GetLabels()[w.label]
-			return ok && v == w.labelValue
-		})
+		return ch.Event.Narrow(w.hasLabel)
 	}
 	if w.index < 0 {
 		return ch.Event, true

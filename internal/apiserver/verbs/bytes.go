@@ -13,14 +13,18 @@ import (
 // protobufBody is the key under which protobuf is kept beside an object.
 const protobufBody = "protobuf"
 
+// bodyIn is the key of the storage version in a media.
+func bodyIn(m wire.Media) string {
+	if m == wire.Protobuf {
+		return protobufBody
+	}
+	return cache.JSONBody
+}
+
 // Body is an item in the served shape and a media, without apiVersion and kind,
 // made once per version of the object as long as there is room to keep it.
 func Body(item *cache.Item, k api.Served, m wire.Media) (wire.Text, error) {
-	key := cache.JSONBody
-	if m == wire.Protobuf {
-		key = protobufBody
-	}
-	return item.Encoded(inVersion(key, k), func() (wire.Text, error) {
+	return item.Encoded(inVersion(bodyIn(m), k), func() (wire.Text, error) {
 		obj, err := ShapedItem(item, k)
 		if err != nil {
 			return wire.Text{}, err
@@ -55,10 +59,7 @@ func listed(item *cache.Item, k api.Served, m wire.Media) (wire.Text, bool) {
 	if k.Shape != nil || k.Convert != nil {
 		return wire.Text{}, false
 	}
-	if m == wire.Protobuf {
-		return item.HasEncoded(protobufBody)
-	}
-	return item.HasEncoded(cache.JSONBody)
+	return item.HasEncoded(bodyIn(m))
 }
 
 // ListedLen is how long the text is that Listed returns for protobuf.

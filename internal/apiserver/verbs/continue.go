@@ -103,10 +103,8 @@ const pinFor = time.Minute
 func (p *pins) put(k *api.Kind, revision int64, s cache.Snapshot) *pin {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, one := range p.list {
-		if one.revision == revision && one.prefix == k.Prefix() {
-			return one
-		}
+	if one := p.find(k, revision); one != nil {
+		return one
 	}
 	if len(p.list) == maxPins {
 		p.list = append(p.list[:0], p.list[1:]...)
@@ -126,9 +124,17 @@ func (p *pins) drop(one *pin) {
 func (p *pins) get(k *api.Kind, revision int64) cache.Snapshot {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if one := p.find(k, revision); one != nil {
+		return one.snapshot
+	}
+	return nil
+}
+
+// find a pin; mu is held.
+func (p *pins) find(k *api.Kind, revision int64) *pin {
 	for _, one := range p.list {
 		if one.revision == revision && one.prefix == k.Prefix() {
-			return one.snapshot
+			return one
 		}
 	}
 	return nil

@@ -8,7 +8,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/selection"
 
 	"github.com/proa-dev/proa/internal/api"
 	"github.com/proa-dev/proa/internal/api/index"
@@ -23,7 +22,7 @@ type Selector struct {
 	Index  string          // "" = all; else one of Kind.Indexes …
 	Value  string          // … in which an object has to have this value
 
-	equal []label // all that Labels says, nil = it says more than this could
+	equal []cache.Label // of one value, all that Labels says; nil = it says more than this could
 }
 
 // Everything says that the selector picks all objects.
@@ -99,20 +98,12 @@ func (s Selector) forMany() Selector {
 		return s
 	}
 	requirements, _ := s.Labels.Requirements()
-	var equal []label
-	for _, r := range requirements {
-		op, values := r.Operator(), r.ValuesUnsorted()
-		if len(values) != 1 || op != selection.Equals && op != selection.DoubleEquals && op != selection.In {
-			return s
-		}
-		equal = append(equal, label{r.Key(), values[0]})
+	required := s.required()
+	if len(required) == len(requirements) && !slices.ContainsFunc(required, func(l cache.Label) bool { return len(l.Values) != 1 }) {
+		s.equal = required
 	}
-	s.equal = equal
 	return s
 }
-
-// label that an object has to have.
-type label struct{ key, value string }
 
 func (s Selector) matchesLabels(item *cache.Item) bool {
 	has := item.Object.GetLabels()
@@ -120,7 +111,7 @@ func (s Selector) matchesLabels(item *cache.Item) bool {
 		return s.Labels.Matches(labels.Set(has))
 	}
 	for _, l := range s.equal {
-		if v, ok := has[l.key]; !ok || v != l.value {
+		if v, ok := has[l.Key]; !ok || v != l.Values[0] {
 			return false
 		}
 	}
