@@ -152,7 +152,7 @@ func TestEveryShapeConvertsBack(t *testing.T) {
 		for i := range kind.Shapes {
 			shape := &kind.Shapes[i]
 			t.Run(shape.GroupVersionKind.String(), func(t *testing.T) {
-				for range 5 {
+				for range 20 {
 					seed := rand.Int64()
 					obj := shape.New()
 					filler(seed).Fill(obj)
