@@ -147,7 +147,7 @@ func (b *bench) changes(ctx context.Context, s *sized, e load.Elsewhere, watches
 	if err != nil {
 		return load.Cost{}, err
 	}
-	if err := load.Settle(ctx, time.Second); err != nil { // the handshakes are over
+	if err := sleep(ctx, time.Second); err != nil { // the handshakes are over
 		return load.Cost{}, errors.Join(err, stop())
 	}
 	c, err := s.Changes(ctx, s.Target, e.Pods(), scaleChanges)
@@ -169,7 +169,7 @@ func (b *bench) scaleLists(ctx context.Context, system figure.System, s *sized, 
 			}
 			add(fmt.Sprintf("ready with %s objects in the store", figure.Count(s.Maps+s.Pods)), figure.Seconds, s.Ready.Seconds())
 		}
-		if err := load.Settle(ctx, settle); err != nil {
+		if err := sleep(ctx, settle); err != nil {
 			return err
 		}
 		resident, heap, err := s.memory(ctx)

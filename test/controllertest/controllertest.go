@@ -203,54 +203,59 @@ func Change[T api.Object](c *Cluster, namespace, name, sub string, f func(T)) T 
 // pod, "" = Running.
 func (c *Cluster) Kubelet(end func(*corev1.Pod) corev1.PodPhase) {
 	pods := client.For[*corev1.Pod](c.Conn)
-	inf := client.NewInformer[*corev1.Pod](c.Conn, client.Scope{})
-	q := loop.NewQueue("kubelet", Log())
 	var addresses atomic.Int32 // given away
-	inf.OnChange(func(_, now *corev1.Pod) {
-		if now != nil {
+	Play[*corev1.Pod](c, "kubelet", 2, func(ctx context.Context, key string) (time.Duration, error) {
+		namespace, name := loop.Split(key)
+		p, err := pods.Get(ctx, namespace, name)
+		if err != nil {
+			return 0, nil
+		}
+		zero := int64(0)
+		if p.DeletionTimestamp != nil {
+			if p.DeletionGracePeriodSeconds != nil && *p.DeletionGracePeriodSeconds == 0 {
+				return 0, nil // only finalizers hold it
+			}
+			return 0, pods.Delete(ctx, namespace, name, metav1.DeleteOptions{GracePeriodSeconds: &zero})
+		}
+		phase := corev1.PodRunning
+		if end != nil {
+			if to := end(p); to != "" {
+				phase = to
+			}
+		}
+		if p.Status.Phase == phase || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+			return 0, nil
+		}
+		out := p.DeepCopy()
+		out.Status.Phase = phase
+		n := addresses.Add(1)
+		out.Status.PodIP = fmt.Sprintf("10.1.%d.%d", n>>8, n&0xff)
+		out.Status.PodIPs = []corev1.PodIP{{IP: out.Status.PodIP}}
+		ready := corev1.ConditionTrue
+		if phase != corev1.PodRunning {
+			ready = corev1.ConditionFalse
+		}
+		out.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: ready, LastTransitionTime: metav1.Now()}}
+		_, err = pods.UpdateStatus(ctx, out)
+		return 0, err
+	})
+}
+
+// Play the part of something outside that is told of the objects of a kind and
+// writes without faults, with so many workers, until the test ends.
+func Play[T api.Object](c *Cluster, name string, workers int, reconcile loop.Reconcile) {
+	inf := client.NewInformer[T](c.Conn, client.Scope{})
+	q := loop.NewQueue(name, Log())
+	var none T
+	inf.OnChange(func(_, now T) {
+		if api.Object(now) != api.Object(none) {
 			q.AddObject(now)
 		}
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = inf.Run(ctx) })
-	wg.Go(func() {
-		_ = q.Run(ctx, 2, func(ctx context.Context, key string) (time.Duration, error) {
-			namespace, name := loop.Split(key)
-			p, err := pods.Get(ctx, namespace, name)
-			if err != nil {
-				return 0, nil
-			}
-			zero := int64(0)
-			if p.DeletionTimestamp != nil {
-				if p.DeletionGracePeriodSeconds != nil && *p.DeletionGracePeriodSeconds == 0 {
-					return 0, nil // only finalizers hold it
-				}
-				return 0, pods.Delete(ctx, namespace, name, metav1.DeleteOptions{GracePeriodSeconds: &zero})
-			}
-			phase := corev1.PodRunning
-			if end != nil {
-				if to := end(p); to != "" {
-					phase = to
-				}
-			}
-			if p.Status.Phase == phase || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
-				return 0, nil
-			}
-			out := p.DeepCopy()
-			out.Status.Phase = phase
-			n := addresses.Add(1)
-			out.Status.PodIP = fmt.Sprintf("10.1.%d.%d", n>>8, n&0xff)
-			out.Status.PodIPs = []corev1.PodIP{{IP: out.Status.PodIP}}
-			ready := corev1.ConditionTrue
-			if phase != corev1.PodRunning {
-				ready = corev1.ConditionFalse
-			}
-			out.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: ready, LastTransitionTime: metav1.Now()}}
-			_, err = pods.UpdateStatus(ctx, out)
-			return 0, err
-		}, inf.Synced())
-	})
+	wg.Go(func() { _ = q.Run(ctx, workers, reconcile, inf.Synced()) })
 	c.T.Cleanup(func() {
 		cancel()
 		wg.Wait()

@@ -16,7 +16,6 @@ import (
 
 	"github.com/proa-dev/proa/internal/client"
 	"github.com/proa-dev/proa/internal/controller/attach"
-	"github.com/proa-dev/proa/internal/controller/loop"
 	"github.com/proa-dev/proa/test/controllertest"
 )
 
@@ -27,48 +26,35 @@ const driver, held = "d.example.com", "external-attacher/d-example-com"
 // of a disk for one node.
 func attacher(c *controllertest.Cluster) {
 	all := client.For[*storagev1.VolumeAttachment](c.Conn)
-	inf := client.NewInformer[*storagev1.VolumeAttachment](c.Conn, client.Scope{})
-	q := loop.NewQueue("attacher", controllertest.Log())
-	inf.OnChange(func(_, now *storagev1.VolumeAttachment) {
-		if now != nil {
-			q.AddObject(now)
+	controllertest.Play[*storagev1.VolumeAttachment](c, "attacher", 1, func(ctx context.Context, name string) (time.Duration, error) {
+		a, err := all.Get(ctx, "", name)
+		if err != nil || a.Spec.Attacher != driver {
+			return 0, nil
 		}
-	})
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = inf.Run(ctx) })
-	wg.Go(func() {
-		_ = q.Run(ctx, 1, func(ctx context.Context, name string) (time.Duration, error) {
-			a, err := all.Get(ctx, "", name)
-			if err != nil || a.Spec.Attacher != driver {
-				return 0, nil
-			}
-			out := a.DeepCopy()
-			switch {
-			case a.DeletionTimestamp != nil:
-				out.Finalizers = nil
-				_, err = all.Update(ctx, out)
-			case len(a.Finalizers) == 0:
-				out.Finalizers = []string{held}
-				_, err = all.Update(ctx, out)
-			case !a.Status.Attached:
-				mine, err := all.List(ctx, "", client.ListOptions{})
-				if err != nil {
-					return 0, err
-				}
-				for _, b := range mine {
-					if b.Name != a.Name && *b.Spec.Source.PersistentVolumeName == *a.Spec.Source.PersistentVolumeName && b.Status.Attached && !strings.HasPrefix(*b.Spec.Source.PersistentVolumeName, "shared") {
-						c.T.Errorf("%s is attached to %s and %s", *b.Spec.Source.PersistentVolumeName, b.Spec.NodeName, a.Spec.NodeName)
-					}
-				}
-				out.Status.Attached = true
-				_, err = all.UpdateStatus(ctx, out)
+		out := a.DeepCopy()
+		switch {
+		case a.DeletionTimestamp != nil:
+			out.Finalizers = nil
+			_, err = all.Update(ctx, out)
+		case len(a.Finalizers) == 0:
+			out.Finalizers = []string{held}
+			_, err = all.Update(ctx, out)
+		case !a.Status.Attached:
+			mine, err := all.List(ctx, "", client.ListOptions{})
+			if err != nil {
 				return 0, err
 			}
+			for _, b := range mine {
+				if b.Name != a.Name && *b.Spec.Source.PersistentVolumeName == *a.Spec.Source.PersistentVolumeName && b.Status.Attached && !strings.HasPrefix(*b.Spec.Source.PersistentVolumeName, "shared") {
+					c.T.Errorf("%s is attached to %s and %s", *b.Spec.Source.PersistentVolumeName, b.Spec.NodeName, a.Spec.NodeName)
+				}
+			}
+			out.Status.Attached = true
+			_, err = all.UpdateStatus(ctx, out)
 			return 0, err
-		}, inf.Synced())
+		}
+		return 0, err
 	})
-	c.T.Cleanup(func() { cancel(); wg.Wait() })
 }
 
 // world of two nodes, volumes of a driver and claims that are bound to them.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"time"
 )
 
 // Elsewhere is what watches look at in which nothing happens.
@@ -60,14 +59,4 @@ func (e Elsewhere) Watch(ctx context.Context, t *Target, n int) (stop func() err
 		t.client.CloseIdleConnections()
 		return err
 	}, nil
-}
-
-// Settle lets a server come to rest.
-func Settle(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
 }
