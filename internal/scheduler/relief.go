@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
-	"github.com/proa-dev/proa/internal/api"
 	"github.com/proa-dev/proa/internal/client"
 )
 
@@ -161,12 +160,6 @@ func (s *Scheduler) watchDevices(inf *client.Informers) {
 	heed(s, s.devicesIn, s.claimChanged)
 	heed(s, client.Shared[*resourcev1.ResourceSlice](inf, client.Scope{}), s.sliceChanged)
 	heed(s, client.Shared[*resourcev1.DeviceClass](inf, client.Scope{}), s.classChanged)
-}
-
-// heed an informer's changes where the world is owned.
-func heed[T api.Object](s *Scheduler, in *client.Informer[T], f func(old, now T)) {
-	in.OnChange(func(old, now T) { s.inbox.put(func() { f(old, now) }) })
-	s.synced = append(s.synced, in.Synced())
 }
 
 func (s *Scheduler) claimChanged(old, now *resourcev1.ResourceClaim) {

@@ -81,21 +81,23 @@ func New(c Config) *Scheduler {
 	s.watchStorage(c.Informers)
 	s.watchDevices(c.Informers)
 	s.watchOwners(c.Informers)
-	nodes := client.Shared[*corev1.Node](c.Informers, client.Scope{})
-	namespaces := client.Shared[*corev1.Namespace](c.Informers, client.Scope{})
-	s.podsIn.OnChange(func(old, now *corev1.Pod) { s.inbox.put(func() { s.podChanged(old, now) }) })
-	nodes.OnChange(func(old, now *corev1.Node) { s.inbox.put(func() { s.nodeChanged(old, now) }) })
-	namespaces.OnChange(func(old, now *corev1.Namespace) {
-		s.inbox.put(func() {
-			if now == nil {
-				s.world.setNamespace(old.Name, nil)
-			} else {
-				s.world.setNamespace(now.Name, labels.Set(now.Labels))
-			}
-		})
+	heed(s, s.podsIn, s.podChanged)
+	heed(s, client.Shared[*corev1.Node](c.Informers, client.Scope{}), s.nodeChanged)
+	heed(s, client.Shared[*corev1.Namespace](c.Informers, client.Scope{}), func(old, now *corev1.Namespace) {
+		if now == nil {
+			s.world.setNamespace(old.Name, nil)
+		} else {
+			s.world.setNamespace(now.Name, labels.Set(now.Labels))
+		}
 	})
-	s.synced = append(s.synced, s.podsIn.Synced(), nodes.Synced(), namespaces.Synced(), s.budgets.Synced())
+	s.synced = append(s.synced, s.budgets.Synced())
 	return s
+}
+
+// heed an informer's changes where the world is owned.
+func heed[T api.Object](s *Scheduler, in *client.Informer[T], f func(old, now T)) {
+	in.OnChange(func(old, now T) { s.inbox.put(func() { f(old, now) }) })
+	s.synced = append(s.synced, in.Synced())
 }
 
 // watchOwners keeps what selects pods up to date, for profiles that spread by it.

@@ -32,36 +32,29 @@ func (s *Scheduler) watchStorage(inf *client.Informers) {
 	follow(s, client.Shared[*storagev1.CSIStorageCapacity](inf, client.Scope{}), v.capacities, func(old, now *storagev1.CSIStorageCapacity) happening {
 		return happening{what: capacityChanged}
 	})
-	attachments := client.Shared[*storagev1.VolumeAttachment](inf, client.Scope{})
-	attachments.OnChange(func(old, now *storagev1.VolumeAttachment) {
-		s.inbox.put(func() {
-			v.attach(old, now)
-			v.epoch++
-			if now == nil {
-				s.queue.wake(s.world, happening{what: attachmentGone}, time.Now())
-			}
-		})
+	heed(s, client.Shared[*storagev1.VolumeAttachment](inf, client.Scope{}), func(old, now *storagev1.VolumeAttachment) {
+		v.attach(old, now)
+		v.epoch++
+		if now == nil {
+			s.queue.wake(s.world, happening{what: attachmentGone}, time.Now())
+		}
 	})
-	s.synced = append(s.synced, attachments.Synced())
 }
 
 // follow an informer into a map. tells is what a change may help with; nothing is
 // helped by what goes.
 func follow[T api.Object](s *Scheduler, in *client.Informer[T], into map[string]T, tells func(old, now T) happening) {
 	var none T
-	in.OnChange(func(old, now T) {
-		s.inbox.put(func() {
-			s.world.volumes.epoch++
-			s.stirred()
-			if any(now) == any(none) {
-				delete(into, client.Key(old.GetNamespace(), old.GetName()))
-				return
-			}
-			into[client.Key(now.GetNamespace(), now.GetName())] = now
-			s.queue.wake(s.world, tells(old, now), time.Now())
-		})
+	heed(s, in, func(old, now T) {
+		s.world.volumes.epoch++
+		s.stirred()
+		if any(now) == any(none) {
+			delete(into, client.Key(old.GetNamespace(), old.GetName()))
+			return
+		}
+		into[client.Key(now.GetNamespace(), now.GetName())] = now
+		s.queue.wake(s.world, tells(old, now), time.Now())
 	})
-	s.synced = append(s.synced, in.Synced())
 }
 
 // assumeStorage takes what a pod's claims are to have on a node, so that no other

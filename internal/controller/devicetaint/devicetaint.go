@@ -39,7 +39,7 @@ type Controller struct {
 
 	mu      sync.Mutex
 	pools   map[pool]map[string]*resourcev1.ResourceSlice // by their names
-	tainted map[device][]resourcev1.DeviceTaint           // NoExecute alone
+	tainted map[pool]map[string][]resourcev1.DeviceTaint  // by their names, NoExecute alone
 	waiting map[string]types.UID                          // pods that will be evicted
 }
 
@@ -58,7 +58,7 @@ func New(in *client.Informers, conn client.Conn, log *slog.Logger) *Controller {
 		record:   event.New(conn, "device-taint-eviction-controller", "", log),
 		now:      time.Now,
 		pools:    map[pool]map[string]*resourcev1.ResourceSlice{},
-		tainted:  map[device][]resourcev1.DeviceTaint{},
+		tainted:  map[pool]map[string][]resourcev1.DeviceTaint{},
 		waiting:  map[string]types.UID{},
 	}
 	c.slicesIn.OnChange(c.sliceChanged)
@@ -123,7 +123,6 @@ func poolOf(s *resourcev1.ResourceSlice) pool { return pool{s.Spec.Driver, s.Spe
 // than before. mu is held.
 func (c *Controller) set(p pool, name string, s *resourcev1.ResourceSlice, changed map[device]bool) {
 	all := c.pools[p]
-	before := taintsOf(all, c.now())
 	if all == nil {
 		all = map[string]*resourcev1.ResourceSlice{}
 		c.pools[p] = all
@@ -134,18 +133,19 @@ func (c *Controller) set(p pool, name string, s *resourcev1.ResourceSlice, chang
 	if len(all) == 0 {
 		delete(c.pools, p)
 	}
-	after := taintsOf(all, c.now())
+	before, after := c.tainted[p], taintsOf(all, c.now())
 	for name, taints := range after {
-		d := device{p.driver, p.name, name}
-		if !equality.Semantic.DeepEqual(c.tainted[d], taints) {
-			c.tainted[d], changed[d] = taints, true
+		if !equality.Semantic.DeepEqual(before[name], taints) {
+			changed[device{p.driver, p.name, name}] = true
 		}
 	}
 	for name := range before {
-		if d := (device{p.driver, p.name, name}); len(after[name]) == 0 {
-			delete(c.tainted, d)
-			changed[d] = true
+		if len(after[name]) == 0 {
+			changed[device{p.driver, p.name, name}] = true
 		}
+	}
+	if c.tainted[p] = after; len(after) == 0 {
+		delete(c.tainted, p)
 	}
 }
 
@@ -153,7 +153,7 @@ func (c *Controller) set(p pool, name string, s *resourcev1.ResourceSlice, chang
 func (c *Controller) taints(d device) []resourcev1.DeviceTaint {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.tainted[d]
+	return c.tainted[pool{d.driver, d.pool}][d.name]
 }
 
 func (c *Controller) isTainted(d device) bool { return len(c.taints(d)) > 0 }
