@@ -78,49 +78,41 @@ func (m *Manager) EmptyDir(uid types.UID, name string) string {
 
 // Mount puts the volumes of a pod in place, or brings them up to date. It may be
 // called again at any time; what is as it should be is not touched. The error
-// joins one *Error for each volume that could not be.
+// joins one that names the volume for each that could not be, in the pod's order.
 func (m *Manager) Mount(ctx context.Context, p *v1.Pod) (Result, error) {
 	r := Result{Volumes: map[string]Mounted{}}
 	if err := os.MkdirAll(filepath.Join(m.PodDir(p.UID), "volumes"), 0o750); err != nil {
 		return r, err
 	}
-	var errs []error
-	add := func(v *v1.Volume, mounted Mounted, renew time.Time, err error) {
-		if err != nil {
-			errs = append(errs, wrap(v.Name, err))
-			return
-		}
-		r.Volumes[v.Name] = mounted
-		if !renew.IsZero() && (r.Renew.IsZero() || renew.Before(r.Renew)) {
-			r.Renew = renew
-		}
+	type outcome struct {
+		mounted Mounted
+		renew   time.Time
+		err     error
 	}
-	var slow []*v1.Volume
-	for i := range p.Spec.Volumes {
-		v := &p.Spec.Volumes[i]
-		if v.PersistentVolumeClaim != nil || v.Ephemeral != nil || v.CSI != nil {
-			slow = append(slow, v)
-			continue
-		}
-		mounted, renew, err := m.one(ctx, p, v)
-		add(v, mounted, renew, err)
-	}
-	if len(slow) == 1 {
-		mounted, renew, err := m.one(ctx, p, slow[0])
-		add(slow[0], mounted, renew, err)
-		return r, errors.Join(errs...)
-	}
+	all := make([]outcome, len(p.Spec.Volumes))
 	var group sync.WaitGroup
-	var mu sync.Mutex
-	for _, v := range slow {
-		group.Go(func() {
-			mounted, renew, err := m.one(ctx, p, v)
-			mu.Lock()
-			defer mu.Unlock()
-			add(v, mounted, renew, err)
-		})
+	for i := range p.Spec.Volumes {
+		v, o := &p.Spec.Volumes[i], &all[i]
+		mount := func() { o.mounted, o.renew, o.err = m.one(ctx, p, v) }
+		if v.PersistentVolumeClaim != nil || v.Ephemeral != nil || v.CSI != nil { // it may take its time
+			group.Go(mount)
+		} else {
+			mount()
+		}
 	}
 	group.Wait()
+	var errs []error
+	for i, o := range all {
+		name := p.Spec.Volumes[i].Name
+		if o.err != nil {
+			errs = append(errs, wrap(name, o.err))
+			continue
+		}
+		r.Volumes[name] = o.mounted
+		if !o.renew.IsZero() && (r.Renew.IsZero() || o.renew.Before(r.Renew)) {
+			r.Renew = o.renew
+		}
+	}
 	return r, errors.Join(errs...)
 }
 
