@@ -15,6 +15,7 @@ import (
 	authv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	volumehelpers "k8s.io/component-helpers/storage/volume"
 	"k8s.io/utils/ptr"
 
 	"github.com/proa-dev/proa/internal/kubelet/csi"
@@ -242,7 +243,7 @@ func (m *Manager) claim(ctx context.Context, p *v1.Pod, volume, name string, rea
 	switch {
 	case pv.Spec.CSI != nil:
 		return m.csi(ctx, p, csi.Volume{Name: volume, Claim: pvc, PV: pv, ReadOnly: readOnly})
-	case pv.Spec.HostPath != nil && pv.Annotations[provisionedBy] != "":
+	case pv.Spec.HostPath != nil && pv.Annotations[volumehelpers.AnnDynamicallyProvisioned] != "":
 		mounted.Path = pv.Spec.HostPath.Path
 		return mounted, never, provisioned(p, pv.Spec.HostPath)
 	case pv.Spec.HostPath != nil:
@@ -262,9 +263,6 @@ func (m *Manager) claim(ctx context.Context, p *v1.Pod, volume, name string, rea
 	}
 	return fail(fmt.Errorf("persistent volume %s is neither of a CSI driver nor hostPath or local, which are the kinds this node can mount", pv.Name))
 }
-
-// provisionedBy is on volumes that were made for their claim.
-const provisionedBy = "pv.kubernetes.io/provisioned-by"
 
 // provisioned is the folder of a volume that was made for its claim: the pods that
 // get it may write to it, whoever they run as; nobody else gets to it.
