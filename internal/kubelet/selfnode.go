@@ -84,15 +84,11 @@ func (k *kubelet) runNode(ctx context.Context) error {
 	}, func(err error) { k.log.Warn("lease not renewed", "err", err) })
 	k.events.Normal(k.nodeRef(), "Starting", "Starting kubelet.")
 	i := client.NewInformer[*v1.Node](k.Conn, client.Scope{Name: k.Name})
-	deleted := make(chan struct{}, 1)
 	i.OnChange(func(_, now *v1.Node) {
 		if now != nil {
 			k.setSelf(now)
-			return
-		}
-		select {
-		case deleted <- struct{}{}:
-		default:
+		} else {
+			k.reportSoon() // which finds that it has to register again
 		}
 	})
 	go i.Run(ctx)
@@ -114,7 +110,6 @@ func (k *kubelet) runNode(ctx context.Context) error {
 			return ctx.Err()
 		case <-tick.C:
 		case <-soon:
-		case <-deleted:
 		case <-k.due:
 		}
 	}
