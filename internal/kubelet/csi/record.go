@@ -42,11 +42,7 @@ func (r record) write(dir string) error {
 	if err != nil {
 		return err
 	}
-	next := filepath.Join(dir, "."+recordFile)
-	if err := os.WriteFile(next, b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(next, filepath.Join(dir, recordFile))
+	return plugin.Replace(filepath.Join(dir, recordFile), b)
 }
 
 func readRecord(dir string) (r record, err error) {

@@ -41,7 +41,7 @@ type Manager struct {
 	resources map[string]*resourceOf
 	grants    map[types.UID][]*grant
 	choosing  sync.Mutex // devices are chosen for one pod at a time
-	saved     []byte
+	saved     plugin.Checkpoint
 }
 
 // resourceOf a plugin.
@@ -64,7 +64,10 @@ func New(ctx context.Context, c Config) (*Manager, error) {
 	if c.Grace == 0 {
 		c.Grace = 5 * time.Minute
 	}
-	m := &Manager{Config: c, ctx: ctx, resources: map[string]*resourceOf{}, grants: map[types.UID][]*grant{}}
+	m := &Manager{
+		Config: c, ctx: ctx, resources: map[string]*resourceOf{}, grants: map[types.UID][]*grant{},
+		saved: plugin.Checkpoint{Path: c.Root.Join(folder, file)},
+	}
 	return m, m.load()
 }
 

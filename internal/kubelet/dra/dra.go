@@ -43,6 +43,7 @@ type Config struct {
 type Manager struct {
 	Config
 	ctx   context.Context
+	boot  string         // of the machine, by its id
 	group sync.WaitGroup // what goes on in the background
 
 	mu      sync.Mutex
@@ -51,7 +52,7 @@ type Manager struct {
 	claims  map[key]*claim
 	away    map[string]context.CancelFunc // drivers that are waited for
 	health  map[string]map[string]health  // by driver, by pool/device
-	saved   []byte
+	saved   plugin.Checkpoint
 }
 
 // key of a claim: namespace and name.
@@ -62,7 +63,10 @@ func New(ctx context.Context, c Config) (*Manager, error) {
 	if c.Grace == 0 {
 		c.Grace = 30 * time.Second
 	}
-	m := &Manager{Config: c, ctx: ctx, drivers: map[string][]*driver{}, changed: make(chan struct{}), claims: map[key]*claim{}, health: map[string]map[string]health{}, away: map[string]context.CancelFunc{}}
+	m := &Manager{
+		Config: c, ctx: ctx, boot: boot(), drivers: map[string][]*driver{}, changed: make(chan struct{}), claims: map[key]*claim{},
+		health: map[string]map[string]health{}, away: map[string]context.CancelFunc{}, saved: plugin.Checkpoint{Path: c.Root.Join(file)},
+	}
 	return m, m.load()
 }
 

@@ -1,12 +1,8 @@
 package dra
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -69,19 +65,11 @@ func boot() string {
 
 // load what a kubelet before this one has written down.
 func (m *Manager) load() error {
-	b, err := os.ReadFile(m.Root.Join(file))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	var s state
-	if err == nil {
-		err = json.Unmarshal(b, &s)
+	if err := m.saved.Load(&s); err != nil {
+		return fmt.Errorf("kubelet: what is prepared for pods is not known: %w; drain the node and remove %s", err, m.saved.Path)
 	}
-	if err != nil {
-		return fmt.Errorf("kubelet: what is prepared for pods is not known: %w; drain the node and remove %s", err, m.Root.Join(file))
-	}
-	m.saved = b
-	same := s.Boot == boot()
+	same := s.Boot == m.boot
 	for _, c := range s.Claims {
 		c.lock = make(chan struct{}, 1)
 		c.Prepared = c.Prepared && same
@@ -101,22 +89,13 @@ func (m *Manager) load() error {
 func (m *Manager) save() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := state{Boot: boot(), Drivers: slices.Sorted(maps.Keys(m.drivers))}
+	s := state{Boot: m.boot, Drivers: slices.Sorted(maps.Keys(m.drivers))}
 	for _, c := range m.claims {
 		s.Claims = append(s.Claims, c)
 	}
 	slices.SortFunc(s.Claims, func(a, b *claim) int { return compare(a.key(), b.key()) })
-	b, err := json.Marshal(s)
-	if err != nil || bytes.Equal(b, m.saved) {
-		return err
-	}
-	path := m.Root.Join(file)
-	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+	if err := m.saved.Save(s); err != nil {
 		return fmt.Errorf("checkpoint ResourceClaim state: %w", err)
 	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return fmt.Errorf("checkpoint ResourceClaim state: %w", err)
-	}
-	m.saved = b
 	return nil
 }
