@@ -47,7 +47,7 @@ func (k *kubelet) plugins(ctx context.Context) error {
 }
 
 // driverCame tries again what may have failed for want of a driver.
-func (k *kubelet) driverCame(string) {
+func (k *kubelet) driverCame() {
 	k.tellAll(func(w *worker) {
 		if !w.st.Volumes && w.fails > 0 {
 			w.st.Remount = w.st.Now

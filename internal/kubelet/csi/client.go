@@ -22,8 +22,7 @@ const callTime = 2 * time.Minute
 // driver that has registered.
 type driver struct {
 	spec.NodeClient
-	name string
-	said string // its socket, as it has named it
+	plugin.Info
 	conn *grpc.ClientConn
 	root plugin.Root
 
@@ -36,11 +35,11 @@ func (m *Manager) dial(i plugin.Info) (*driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &driver{NodeClient: spec.NewNodeClient(conn), name: i.Name, said: i.Said, conn: conn, root: m.Root}, nil
+	return &driver{NodeClient: spec.NewNodeClient(conn), Info: i, conn: conn, root: m.Root}, nil
 }
 
 // path as the driver knows it, "" = "".
-func (d *driver) path(p string) string { return d.root.Known(p, d.said) }
+func (d *driver) path(p string) string { return d.root.Known(p, d.Said) }
 
 // nodeInfo is what a driver says about the node.
 type nodeInfo struct {
@@ -57,9 +56,9 @@ func (d *driver) info(ctx context.Context) (nodeInfo, error) {
 		return nodeInfo{}, err
 	}
 	if r.NodeId == "" {
-		return nodeInfo{}, fmt.Errorf("the CSI driver %s says that the node has no id", d.name)
+		return nodeInfo{}, fmt.Errorf("the CSI driver %s says that the node has no id", d.Name)
 	}
-	return nodeInfo{d.name, r.NodeId, r.MaxVolumesPerNode, r.GetAccessibleTopology().GetSegments()}, nil
+	return nodeInfo{d.Name, r.NodeId, r.MaxVolumesPerNode, r.GetAccessibleTopology().GetSegments()}, nil
 }
 
 // can says whether the driver has a capability. It is asked for them once.

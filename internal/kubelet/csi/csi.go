@@ -37,17 +37,16 @@ type Config struct {
 	// Used is told when InUse has changed.
 	Used func()
 	// Came is told when a driver has registered.
-	Came func(driver string)
+	Came func()
 }
 
 // Manager of a node's CSI drivers and their volumes.
 type Manager struct {
 	Config
-	ctx context.Context
+	ctx     context.Context
+	drivers plugin.Drivers[*driver]
 
 	mu        sync.Mutex
-	drivers   map[string][]*driver // by name, the latest last
-	changed   chan struct{}        // closed when a driver comes
 	volumes   map[volumeID]*volume
 	published map[publication]*mounted
 
@@ -57,10 +56,7 @@ type Manager struct {
 // New manager, which knows what is mounted on the node. What it does in the
 // background ends with ctx.
 func New(ctx context.Context, c Config) *Manager {
-	m := &Manager{
-		Config: c, ctx: ctx, drivers: map[string][]*driver{}, changed: make(chan struct{}),
-		volumes: map[volumeID]*volume{}, published: map[publication]*mounted{},
-	}
+	m := &Manager{Config: c, ctx: ctx, volumes: map[volumeID]*volume{}, published: map[publication]*mounted{}}
 	m.restore()
 	for _, v := range m.volumes {
 		m.release(v)
@@ -93,35 +89,21 @@ func (m *Manager) Register(ctx context.Context, i plugin.Info) error {
 		d.conn.Close()
 		return err
 	}
-	m.mu.Lock()
-	m.drivers[i.Name] = append(m.drivers[i.Name], d)
-	close(m.changed)
-	m.changed = make(chan struct{})
-	m.mu.Unlock()
+	m.drivers.Add(i.Name, d)
 	if m.Came != nil {
-		m.Came(i.Name)
+		m.Came()
 	}
 	return nil
 }
 
 // Deregister implements plugin.Handler. What the driver has mounted stays.
 func (m *Manager) Deregister(i plugin.Info) {
-	m.mu.Lock()
-	list := m.drivers[i.Name]
-	at := slices.IndexFunc(list, func(d *driver) bool { return d.said == i.Said })
-	if at < 0 {
-		m.mu.Unlock()
+	d, was := m.drivers.Remove(i.Name, i.Said)
+	if !was {
 		return
 	}
-	d := list[at]
-	list = slices.Delete(slices.Clone(list), at, at+1)
-	m.drivers[i.Name] = list
-	if len(list) == 0 {
-		delete(m.drivers, i.Name)
-	}
-	m.mu.Unlock()
 	d.conn.Close()
-	if len(list) > 0 {
+	if len(m.drivers.Of(i.Name)) > 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(m.ctx, callTime)
@@ -133,28 +115,24 @@ func (m *Manager) Deregister(i plugin.Info) {
 
 // Again tells the cluster of the drivers once more: the Node object is another one.
 func (m *Manager) Again(ctx context.Context) {
-	m.mu.Lock()
-	var all []*driver
-	for _, list := range m.drivers {
-		all = append(all, list[len(list)-1])
-	}
-	m.mu.Unlock()
-	for _, d := range all {
+	for _, name := range m.drivers.Names() {
+		d, err := m.driver(name)
+		if err != nil {
+			continue // it has gone
+		}
 		info, err := d.info(ctx)
 		if err == nil {
 			err = m.install(ctx, info)
 		}
 		if err != nil && ctx.Err() == nil {
-			m.Log.Warn("CSI driver not told of", "driver", d.name, "err", err)
+			m.Log.Warn("CSI driver not told of", "driver", name, "err", err)
 		}
 	}
 }
 
 // driver that has registered under a name.
 func (m *Manager) driver(name string) (*driver, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if list := m.drivers[name]; len(list) > 0 {
+	if list := m.drivers.Of(name); len(list) > 0 {
 		return list[len(list)-1], nil
 	}
 	return nil, fmt.Errorf("driver name %s not found in the list of registered CSI drivers", name)
@@ -162,20 +140,8 @@ func (m *Manager) driver(name string) (*driver, error) {
 
 // await a driver for as long as ctx lasts.
 func (m *Manager) await(ctx context.Context, name string) (*driver, error) {
-	for {
-		m.mu.Lock()
-		changed := m.changed
-		m.mu.Unlock()
-		d, err := m.driver(name)
-		if err == nil {
-			return d, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, err
-		case <-changed:
-		}
-	}
+	m.drivers.Await(ctx, name)
+	return m.driver(name)
 }
 
 // InUse lists the volumes that the node uses and that have to stay attached, as

@@ -29,7 +29,7 @@ type Config struct {
 	Conn client.Conn
 	Log  *slog.Logger
 	// Came is told when a driver has registered.
-	Came func(driver string)
+	Came func()
 	// Left is told when a driver has stayed away for the grace period: what it has
 	// published about the node is not true any more. nil = nobody wants to know.
 	Left func(ctx context.Context, driver string) error
@@ -47,8 +47,8 @@ type Manager struct {
 	group sync.WaitGroup // what goes on in the background
 
 	mu      sync.Mutex
-	drivers map[string][]*driver // by name, the latest last
-	changed chan struct{}        // closed when a driver comes
+	drivers plugin.Drivers[*driver]
+	known   map[string]bool // drivers that have registered and whose time has not run out
 	claims  map[key]*claim
 	away    map[string]context.CancelFunc // drivers that are waited for
 	health  map[string]map[string]health  // by driver, by pool/device
@@ -64,7 +64,7 @@ func New(ctx context.Context, c Config) (*Manager, error) {
 		c.Grace = 30 * time.Second
 	}
 	m := &Manager{
-		Config: c, ctx: ctx, boot: boot(), drivers: map[string][]*driver{}, changed: make(chan struct{}), claims: map[key]*claim{},
+		Config: c, ctx: ctx, boot: boot(), known: map[string]bool{}, claims: map[key]*claim{},
 		health: map[string]map[string]health{}, away: map[string]context.CancelFunc{}, saved: plugin.Checkpoint{Path: c.Root.Join(file)},
 	}
 	return m, m.load()

@@ -30,8 +30,7 @@ const (
 
 // driver that has registered.
 type driver struct {
-	name    string
-	said    string // its socket, as it has named it
+	plugin.Info
 	service string
 	conn    *grpc.ClientConn
 	stop    context.CancelFunc
@@ -77,23 +76,22 @@ func (m *Manager) Register(_ context.Context, i plugin.Info) error {
 		return err
 	}
 	ctx, stop := context.WithCancel(m.ctx)
-	d := &driver{name: i.Name, said: i.Said, service: s, conn: conn, stop: stop}
+	d := &driver{Info: i, service: s, conn: conn, stop: stop}
 	m.mu.Lock()
-	if slices.ContainsFunc(m.drivers[i.Name], func(o *driver) bool { return o.said == d.said }) {
+	if slices.ContainsFunc(m.drivers.Of(i.Name), func(o *driver) bool { return o.Said == d.Said }) {
 		m.mu.Unlock()
 		stop()
 		conn.Close()
 		return fmt.Errorf("endpoint %s already registered for DRA driver plugin %s", i.Said, i.Name)
 	}
-	m.drivers[i.Name] = append(m.drivers[i.Name], d)
-	close(m.changed)
-	m.changed = make(chan struct{})
+	m.known[i.Name] = true
+	m.drivers.Add(i.Name, d)
 	m.look(i.Name)
 	m.mu.Unlock()
 	m.group.Go(func() { m.follow(ctx, d) })
 	m.group.Go(func() { m.watchHealth(ctx, d) })
 	if m.Came != nil {
-		m.Came(i.Name)
+		m.Came()
 	}
 	return m.save()
 }
@@ -102,14 +100,12 @@ func (m *Manager) Register(_ context.Context, i plugin.Info) error {
 func (m *Manager) Deregister(i plugin.Info) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	list := m.drivers[i.Name]
-	at := slices.IndexFunc(list, func(d *driver) bool { return d.said == i.Said })
-	if at < 0 {
+	d, was := m.drivers.Remove(i.Name, i.Said)
+	if !was {
 		return
 	}
-	list[at].stop()
-	list[at].conn.Close()
-	m.drivers[i.Name] = slices.Delete(slices.Clone(list), at, at+1)
+	d.stop()
+	d.conn.Close()
 	m.look(i.Name)
 }
 
@@ -122,7 +118,7 @@ func (m *Manager) follow(ctx context.Context, d *driver) {
 		m.mu.Lock()
 		if is := state == connectivity.Ready; is != d.ready {
 			d.ready = is
-			m.look(d.name)
+			m.look(d.Name)
 		}
 		m.mu.Unlock()
 		if !d.conn.WaitForStateChange(ctx, state) {
@@ -133,7 +129,7 @@ func (m *Manager) follow(ctx context.Context, d *driver) {
 
 // look whether a driver is away, and begin or end to wait for it. The manager is locked.
 func (m *Manager) look(name string) {
-	here := slices.ContainsFunc(m.drivers[name], func(d *driver) bool { return d.ready })
+	here := slices.ContainsFunc(m.drivers.Of(name), func(d *driver) bool { return d.ready })
 	if stop := m.away[name]; here && stop != nil {
 		stop()
 		delete(m.away, name)
@@ -166,8 +162,8 @@ func (m *Manager) leave(name string) {
 			}
 		}
 		m.mu.Lock()
-		if len(m.drivers[name]) == 0 && ctx.Err() == nil {
-			delete(m.drivers, name)
+		if len(m.drivers.Of(name)) == 0 && ctx.Err() == nil {
+			delete(m.known, name)
 		}
 		m.mu.Unlock()
 		if err := m.save(); err != nil {
@@ -180,7 +176,7 @@ func (m *Manager) leave(name string) {
 func (m *Manager) driver(name string) (*driver, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	list := m.drivers[name]
+	list := m.drivers.Of(name)
 	if len(list) == 0 {
 		return nil, fmt.Errorf("DRA driver %s is not registered", name)
 	}
@@ -194,18 +190,6 @@ func (m *Manager) driver(name string) (*driver, error) {
 
 // await a driver for as long as ctx lasts.
 func (m *Manager) await(ctx context.Context, name string) (*driver, error) {
-	for {
-		m.mu.Lock()
-		changed := m.changed
-		m.mu.Unlock()
-		d, err := m.driver(name)
-		if err == nil {
-			return d, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, err
-		case <-changed:
-		}
-	}
+	m.drivers.Await(ctx, name)
+	return m.driver(name)
 }

@@ -31,22 +31,22 @@ type health struct {
 
 // watchHealth follows what a driver says of its devices, if it says anything.
 func (m *Manager) watchHealth(ctx context.Context, d *driver) {
-	defer m.heard(d.name, nil)
+	defer m.heard(d.Name, nil)
 	for {
 		stream, err := wire.NewDRAResourceHealthClient(d.conn).NodeWatchResources(ctx, &wire.NodeWatchResourcesRequest{}, grpc.WaitForReady(true))
 		for err == nil {
 			var r *wire.NodeWatchResourcesResponse
 			if r, err = stream.Recv(); err == nil {
-				m.heard(d.name, r.Devices)
+				m.heard(d.Name, r.Devices)
 			}
 		}
 		if status.Code(err) == codes.Unimplemented {
 			return
 		}
 		if err != io.EOF && ctx.Err() == nil {
-			m.Log.Info("health of devices is not told any more", "driver", d.name, "err", err)
+			m.Log.Info("health of devices is not told any more", "driver", d.Name, "err", err)
 		}
-		m.heard(d.name, nil)
+		m.heard(d.Name, nil)
 		select {
 		case <-ctx.Done():
 			return

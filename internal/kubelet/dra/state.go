@@ -51,7 +51,7 @@ func (c *claim) take(ctx context.Context) error {
 // state as it is written down.
 type state struct {
 	Boot    string   // of the machine: after another, nothing is prepared
-	Drivers []string // that have registered and whose time has not run out
+	Drivers []string // that are known
 	Claims  []*claim
 }
 
@@ -79,7 +79,7 @@ func (m *Manager) load() error {
 		m.claims[c.key()] = c
 	}
 	for _, name := range s.Drivers {
-		m.drivers[name] = nil
+		m.known[name] = true
 		m.leave(name)
 	}
 	return nil
@@ -89,7 +89,7 @@ func (m *Manager) load() error {
 func (m *Manager) save() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := state{Boot: m.boot, Drivers: slices.Sorted(maps.Keys(m.drivers))}
+	s := state{Boot: m.boot, Drivers: slices.Sorted(maps.Keys(m.known))}
 	for _, c := range m.claims {
 		s.Claims = append(s.Claims, c)
 	}

@@ -31,6 +31,9 @@ type Info struct {
 	Versions   []string
 }
 
+// Socket of the plugin's service, as it has named it.
+func (i Info) Socket() string { return i.Said }
+
 // Watcher of the folder in which plugins announce themselves.
 type Watcher struct {
 	Root     Root
