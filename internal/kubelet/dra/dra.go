@@ -334,7 +334,7 @@ func (m *Manager) Devices(p *v1.Pod, c *v1.Container) ([]*cri.CDIDevice, error) 
 		}
 		for _, name := range slices.Sorted(maps.Keys(have.Drivers)) {
 			for _, d := range have.Drivers[name] {
-				if want.request != "" && len(d.Requests) > 0 && !slices.Contains(d.Requests, want.request) {
+				if !d.serves(want.request) {
 					continue
 				}
 				for _, id := range d.CDI {

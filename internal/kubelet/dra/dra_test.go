@@ -38,8 +38,9 @@ func manager(t *testing.T, root string, grace time.Duration) (*Manager, chan str
 	return m, left
 }
 
-func TestDriverStaysAway(t *testing.T) {
-	root := t.TempDir()
+// serve a driver in a folder, until the test ends at the latest.
+func serve(t *testing.T, root string) (plugin.Info, *grpc.Server) {
+	t.Helper()
 	path := filepath.Join(root, "d.sock")
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -49,7 +50,12 @@ func TestDriverStaysAway(t *testing.T) {
 	wire.RegisterDRAPluginServer(s, wire.UnimplementedDRAPluginServer{})
 	go s.Serve(l)
 	t.Cleanup(s.Stop)
-	info := plugin.Info{Type: "DRAPlugin", Name: "d", Endpoint: path, Said: path, Versions: []string{service}}
+	return plugin.Info{Type: "DRAPlugin", Name: "d", Endpoint: path, Said: path, Versions: []string{service}}, s
+}
+
+func TestDriverStaysAway(t *testing.T) {
+	root := t.TempDir()
+	info, _ := serve(t, root)
 	m, left := manager(t, root, 50*time.Millisecond)
 	if err := m.Register(t.Context(), info); err != nil {
 		t.Fatal(err)
@@ -74,7 +80,7 @@ func TestDriverStaysAway(t *testing.T) {
 func TestClaimsOfPod(t *testing.T) {
 	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "p", UID: "u"}}
 	p.Spec.ResourceClaims = []v1.PodResourceClaim{{Name: "a", ResourceClaimName: ptr.To("mine")}, {Name: "b", ResourceClaimTemplateName: ptr.To("t")}, {Name: "c", ResourceClaimTemplateName: ptr.To("t")}}
-	if _, err := claimsOf(p); err == nil || err.Error() != `pod claim "b": resource claim not created yet` {
+	if _, err := claimsOf(p); err == nil || err.Error() != `pod "n/p": ResourceClaim not created yet` {
 		t.Error(err)
 	}
 	p.Status.ResourceClaimStatuses = []v1.PodResourceClaimStatus{{Name: "b", ResourceClaimName: ptr.To("made")}, {Name: "c"}}
@@ -109,7 +115,7 @@ func TestAllowed(t *testing.T) {
 		"reserved for none": {mine, nil, done, true, false},
 		"not allocated":     {mine, reserved, nil, true, false},
 	} {
-		claim := &resourcev1.ResourceClaim{ObjectMeta: metav1.ObjectMeta{OwnerReferences: c.owners}, Status: resourcev1.ResourceClaimStatus{ReservedFor: c.reserved, Allocation: c.result}}
+		claim := &resourcev1.ResourceClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "n", OwnerReferences: c.owners}, Status: resourcev1.ResourceClaimStatus{ReservedFor: c.reserved, Allocation: c.result}}
 		if err := allowed(p, claim, c.owned); (err == nil) != c.good {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -118,21 +124,9 @@ func TestAllowed(t *testing.T) {
 
 func TestDriverBreaksOff(t *testing.T) {
 	root := t.TempDir()
-	path := filepath.Join(root, "d.sock")
-	serve := func() *grpc.Server {
-		l, err := net.Listen("unix", path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := grpc.NewServer()
-		wire.RegisterDRAPluginServer(s, wire.UnimplementedDRAPluginServer{})
-		go s.Serve(l)
-		t.Cleanup(s.Stop)
-		return s
-	}
-	s := serve()
+	info, s := serve(t, root)
 	m, left := manager(t, root, 200*time.Millisecond)
-	if err := m.Register(t.Context(), plugin.Info{Type: "DRAPlugin", Name: "d", Endpoint: path, Said: path, Versions: []string{service}}); err != nil {
+	if err := m.Register(t.Context(), info); err != nil {
 		t.Fatal(err)
 	}
 	s.Stop()

@@ -6,7 +6,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -14,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/dynamic-resource-allocation/resourceclaim"
 	wire "k8s.io/kubelet/pkg/apis/dra-health/v1alpha1"
 )
 
@@ -97,8 +97,6 @@ func (m *Manager) heard(driver string, devices []*wire.DeviceHealth) {
 	}
 }
 
-func (d *Device) id() string { return d.Pool + "/" + d.Name }
-
 // Status writes the health of the devices of a pod's containers into its status. It
 // returns when that will not be known any more, zero = never.
 func (m *Manager) Status(p *v1.Pod, s *v1.PodStatus, now time.Time) (until time.Time) {
@@ -133,15 +131,18 @@ func (m *Manager) healthOf(p *v1.Pod, r v1.ResourceClaim, now time.Time, until *
 	if at < 0 {
 		return nil
 	}
-	name, _, err := claimName(p, &p.Spec.ResourceClaims[at])
-	c := m.claims[key{p.Namespace, name}]
-	if err != nil || c == nil {
+	name, _, err := resourceclaim.Name(p, &p.Spec.ResourceClaims[at])
+	if err != nil || name == nil {
 		return nil
 	}
-	request, _, _ := strings.Cut(r.Request, "/")
+	c := m.claims[key{p.Namespace, *name}]
+	if c == nil {
+		return nil
+	}
+	request := resourceclaim.BaseRequestRef(r.Request)
 	for _, driver := range slices.Sorted(maps.Keys(c.Drivers)) {
 		for _, d := range c.Drivers[driver] {
-			if request != "" && len(d.Requests) > 0 && !slices.Contains(d.Requests, request) {
+			if !d.serves(request) {
 				continue
 			}
 			h := v1.ResourceHealth{ResourceID: v1.ResourceID(fmt.Sprintf("%s/%s", driver, d.id())), Health: v1.ResourceHealthStatusUnknown}

@@ -9,7 +9,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/dynamic-resource-allocation/resourceclaim"
 )
 
 // Uses says whether a pod has claims at all.
@@ -27,11 +27,14 @@ type named struct {
 // turned out not to need is not among them.
 func claimsOf(p *v1.Pod) (list []named, err error) {
 	for i := range p.Spec.ResourceClaims {
-		name, owned, err := claimName(p, &p.Spec.ResourceClaims[i])
+		name, owned, err := resourceclaim.Name(p, &p.Spec.ResourceClaims[i])
 		if err != nil {
 			return nil, err
 		}
-		if n := (named{name, owned}); name != "" && !slices.Contains(list, n) {
+		if name == nil {
+			continue
+		}
+		if n := (named{*name, owned}); !slices.Contains(list, n) {
 			list = append(list, n)
 		}
 	}
@@ -41,31 +44,15 @@ func claimsOf(p *v1.Pod) (list []named, err error) {
 	return list, nil
 }
 
-// claimName is "" when no claim was needed.
-func claimName(p *v1.Pod, c *v1.PodResourceClaim) (name string, owned bool, err error) {
-	if c.ResourceClaimName != nil {
-		return *c.ResourceClaimName, false, nil
-	}
-	if c.ResourceClaimTemplateName == nil {
-		return "", false, fmt.Errorf("pod \"%s/%s\", spec.resourceClaim %q: none of the supported fields are set", p.Namespace, p.Name, c.Name)
-	}
-	for _, s := range p.Status.ResourceClaimStatuses {
-		if s.Name == c.Name {
-			if s.ResourceClaimName == nil {
-				return "", true, nil
-			}
-			return *s.ResourceClaimName, true, nil
-		}
-	}
-	return "", false, fmt.Errorf("pod claim %q: resource claim not created yet", c.Name)
-}
-
 // allowed says why a pod may not use a claim.
 func allowed(p *v1.Pod, c *resourcev1.ResourceClaim, owned bool) error {
+	if owned {
+		if err := resourceclaim.IsForPod(p, c, false); err != nil {
+			return err
+		}
+	}
 	switch {
-	case owned && !metav1.IsControlledBy(c, p):
-		return fmt.Errorf("ResourceClaim %s/%s was not created for pod %s/%s (pod is not owner)", c.Namespace, c.Name, p.Namespace, p.Name)
-	case !slices.ContainsFunc(c.Status.ReservedFor, func(r resourcev1.ResourceClaimConsumerReference) bool { return r.UID == p.UID }):
+	case !resourceclaim.IsReservedForPod(p, c, false):
 		return fmt.Errorf("pod %s (%s) is not allowed to use ResourceClaim %s (%s)", p.Name, p.UID, c.Name, c.UID)
 	case c.Status.Allocation == nil:
 		return fmt.Errorf("ResourceClaim %s: %w", c.Name, errors.New("not allocated"))
@@ -84,8 +71,8 @@ func requested(p *v1.Pod, c *v1.Container) (list []ask) {
 			if r.Name != pc.Name {
 				continue
 			}
-			if name, _, err := claimName(p, pc); err == nil && name != "" {
-				list = append(list, ask{name, r.Request})
+			if name, _, err := resourceclaim.Name(p, pc); err == nil && name != nil {
+				list = append(list, ask{*name, r.Request})
 			}
 		}
 	}

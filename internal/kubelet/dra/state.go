@@ -33,6 +33,13 @@ type Device struct {
 	CDI      []string `json:",omitempty"` // names for the container runtime
 }
 
+func (d *Device) id() string { return d.Pool + "/" + d.Name }
+
+// serves a request of the claim, "" = all of them.
+func (d *Device) serves(request string) bool {
+	return request == "" || len(d.Requests) == 0 || slices.Contains(d.Requests, request)
+}
+
 func newClaim() *claim {
 	return &claim{Drivers: map[string][]Device{}, lock: make(chan struct{}, 1)}
 }
