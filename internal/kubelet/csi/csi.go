@@ -169,7 +169,7 @@ func (id volumeID) unique() v1.UniqueVolumeName {
 // volume that pods of the node use.
 type volume struct {
 	id   volumeID
-	lock chan struct{} // who holds it may change what is below
+	lock plugin.Lock // who holds it may change what is below
 
 	staging string            // where it is or may be staged, "" = it is not
 	ready   bool              // it is staged

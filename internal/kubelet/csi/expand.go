@@ -25,12 +25,10 @@ func (m *Manager) grow(ctx context.Context, t *target, done mounted) error {
 		m.mu.Lock()
 		t.volume = m.volume(t.id)
 		m.mu.Unlock()
-		select {
-		case t.volume.lock <- struct{}{}:
-			defer func() { <-t.volume.lock }()
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := t.volume.lock.Take(ctx); err != nil {
+			return err
 		}
+		defer t.volume.lock.Free()
 	}
 	plan := planGrowth(t.Claim, t.PV, t.volume.size)
 	if !plan.call {
@@ -101,11 +99,10 @@ func (m *Manager) nodeExpand(ctx context.Context, t *target, plan growth) error 
 	if err != nil {
 		return err
 	}
-	at := m.result(t, mounted{})
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	_, err = d.NodeExpandVolume(ctx, &spec.NodeExpandVolumeRequest{
-		VolumeId: t.id.handle, VolumePath: d.path(at.Path + at.Device), StagingTargetPath: d.path(t.volume.staging),
+		VolumeId: t.id.handle, VolumePath: d.path(place(m.Root, t.key, t.block)), StagingTargetPath: d.path(t.volume.staging),
 		CapacityRange: &spec.CapacityRange{RequiredBytes: plan.size.Value()}, VolumeCapability: capability, Secrets: secrets,
 	})
 	return err

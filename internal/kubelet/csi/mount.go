@@ -17,6 +17,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/proa-dev/proa/internal/client"
+	"github.com/proa-dev/proa/internal/kubelet/plugin"
 )
 
 // Volume of a pod that a CSI driver serves: one that the pod brings itself, or the
@@ -157,12 +158,10 @@ func (m *Manager) Mount(ctx context.Context, p *v1.Pod, v Volume, own func(path 
 	if err != nil {
 		return Mounted{}, err
 	}
-	select {
-	case t.volume.lock <- struct{}{}:
-		defer func() { <-t.volume.lock }()
-	case <-ctx.Done():
-		return Mounted{}, ctx.Err()
+	if err := t.volume.lock.Take(ctx); err != nil {
+		return Mounted{}, err
 	}
+	defer t.volume.lock.Free()
 	if err := m.stage(ctx, t, done, published); err != nil {
 		return Mounted{}, t.fail(t.stageStep(), err)
 	}
@@ -181,12 +180,12 @@ func (m *Manager) mounted(t *target) mounted {
 		return *p
 	}
 	p := mounted{}
-	at := m.result(t, p)
+	path := place(m.Root, t.key, t.block)
 	if t.block {
-		info, err := os.Stat(at.Device)
+		info, err := os.Stat(path)
 		p.found = err == nil && info.Mode()&os.ModeDevice != 0
 	} else {
-		p.found = isMount(at.Path)
+		p.found = isMount(path)
 	}
 	p.done, p.before, p.owned = p.found, p.found, p.found
 	return p
@@ -199,9 +198,9 @@ func (m *Manager) remember(key publication, p mounted) {
 }
 
 func (m *Manager) result(t *target, p mounted) Mounted {
-	r := Mounted{Path: filepath.Join(podVolume(m.Root, t.pod.UID, t.name), "mount")}
+	r := Mounted{Path: place(m.Root, t.key, t.block)}
 	if t.block {
-		r.Path, r.Device = "", devices(m.Root, "publish", t.name, string(t.pod.UID))
+		r.Path, r.Device = "", r.Path
 	}
 	switch {
 	case p.found:
@@ -214,12 +213,17 @@ func (m *Manager) result(t *target, p mounted) Mounted {
 	return r
 }
 
+// mode of the volume's life.
+func (t *target) mode() storagev1.VolumeLifecycleMode {
+	if t.PV == nil {
+		return storagev1.VolumeLifecycleEphemeral
+	}
+	return storagev1.VolumeLifecyclePersistent
+}
+
 // lifecycle checks that the driver serves volumes of this kind.
 func (t *target) lifecycle() error {
-	mode := storagev1.VolumeLifecyclePersistent
-	if t.PV == nil {
-		mode = storagev1.VolumeLifecycleEphemeral
-	}
+	mode := t.mode()
 	switch {
 	case t.object == nil && t.PV != nil:
 		return nil
@@ -236,7 +240,7 @@ func (t *target) lifecycle() error {
 func (m *Manager) volume(id volumeID) *volume {
 	v := m.volumes[id]
 	if v == nil {
-		v = &volume{id: id, lock: make(chan struct{}, 1), users: map[types.UID]bool{}}
+		v = &volume{id: id, lock: plugin.NewLock(), users: map[types.UID]bool{}}
 		m.volumes[id] = v
 	}
 	return v
@@ -261,7 +265,7 @@ func (m *Manager) use(t *target) *volume {
 // stage the volume on the node, unless it is, or the driver does not do that.
 func (m *Manager) stage(ctx context.Context, t *target, done mounted, published map[string]string) error {
 	v := t.volume
-	r := record{Spec: t.name, Handle: t.id.handle, Driver: t.id.driver, Node: m.Node, Mode: string(storagev1.VolumeLifecyclePersistent), Attachment: attachment(t.id, m.Node)}
+	r := t.record(m.Node)
 	if t.attach {
 		r.Attached = "true"
 	}
@@ -303,6 +307,15 @@ func (m *Manager) stage(ctx context.Context, t *target, done mounted, published 
 		v.staging = ""
 	}
 	return err
+}
+
+// record of the volume on a node.
+func (t *target) record(node string) record {
+	r := record{Spec: t.name, Handle: t.id.handle, Driver: t.id.driver, Node: node, Mode: string(t.mode())}
+	if t.PV != nil {
+		r.Attachment = attachment(t.id, node)
+	}
+	return r
 }
 
 // capability of the volume, with the pod's fsGroup if the driver wants to apply it.

@@ -24,8 +24,7 @@ func (m *Manager) publish(ctx context.Context, t *target, done mounted, publishe
 		done.claim = t.Claim.Name
 	}
 	done.anew = t.object != nil && ptr.Deref(t.object.Spec.RequiresRepublish, false)
-	at := m.result(t, done)
-	path := at.Path + at.Device
+	path := place(m.Root, t.key, t.block)
 	var err error
 	if done.grows, err = t.driver.can(ctx, spec.NodeServiceCapability_RPC_EXPAND_VOLUME); err != nil {
 		return done, err
@@ -69,28 +68,19 @@ func (m *Manager) record(t *target) error {
 		}
 		return nil
 	}
-	r := record{Spec: t.name, Handle: t.id.handle, Driver: t.id.driver, Node: m.Node, Mode: string(storagev1.VolumeLifecyclePersistent)}
-	if t.PV == nil {
-		r.Mode = string(storagev1.VolumeLifecycleEphemeral)
-	} else {
-		r.Attachment = attachment(t.id, m.Node)
-	}
-	return r.write(podVolume(m.Root, t.pod.UID, t.name))
+	return t.record(m.Node).write(podVolume(m.Root, t.pod.UID, t.name))
 }
 
 // unrecord a volume of which the driver says that it is not published.
 func (m *Manager) unrecord(t *target) {
-	if t.block {
-		if sweep(devices(m.Root, "publish", t.name, string(t.pod.UID))) == nil {
-			os.Remove(filepath.Join(podDevices(m.Root, t.pod.UID), t.name))
-		}
+	if sweep(place(m.Root, t.key, t.block)) != nil {
 		return
 	}
-	dir := podVolume(m.Root, t.pod.UID, t.name)
-	if sweep(filepath.Join(dir, "mount")) == nil {
-		os.Remove(filepath.Join(dir, recordFile))
-		os.Remove(dir)
+	if t.block {
+		_ = os.Remove(filepath.Join(podDevices(m.Root, t.pod.UID), t.name))
+		return
 	}
+	forget(podVolume(m.Root, t.pod.UID, t.name))
 }
 
 func (m *Manager) nodePublish(ctx context.Context, t *target, path string, published map[string]string) error {

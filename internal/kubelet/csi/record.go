@@ -45,6 +45,12 @@ func (r record) write(dir string) error {
 	return plugin.Replace(filepath.Join(dir, recordFile), b)
 }
 
+// forget the record in a folder, and the folder unless something else is in it.
+func forget(dir string) {
+	_ = os.Remove(filepath.Join(dir, recordFile))
+	_ = os.Remove(dir)
+}
+
 func readRecord(dir string) (r record, err error) {
 	b, err := os.ReadFile(filepath.Join(dir, recordFile))
 	if err == nil {
@@ -71,6 +77,14 @@ func inlineHandle(pod types.UID, name string) string {
 // podVolume is the folder of a pod's volume: its record, and mount.
 func podVolume(root plugin.Root, pod types.UID, name string) string {
 	return root.Join("pods", string(pod), "volumes", "kubernetes.io~csi", escape(name))
+}
+
+// place where a volume is published to a pod.
+func place(root plugin.Root, key publication, block bool) string {
+	if block {
+		return devices(root, "publish", key.name, string(key.pod))
+	}
+	return filepath.Join(podVolume(root, key.pod, key.name), "mount")
 }
 
 // podDevices holds links to where block volumes of a pod are published.

@@ -2,7 +2,6 @@ package csi
 
 import (
 	"context"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -65,10 +64,7 @@ func (m *Manager) Usage(ctx context.Context, pod types.UID) []Usage {
 }
 
 func (m *Manager) ask(ctx context.Context, key publication, p mounted) (u Usage, ok bool) {
-	path := filepath.Join(podVolume(m.Root, key.pod, key.name), "mount")
-	if p.device {
-		path = devices(m.Root, "publish", key.name, string(key.pod))
-	}
+	path := place(m.Root, key, p.device)
 	ctx, cancel := context.WithTimeout(ctx, usageTime)
 	defer cancel()
 	d, err := m.driver(p.id.driver)

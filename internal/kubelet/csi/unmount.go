@@ -35,20 +35,19 @@ func (m *Manager) Unmount(ctx context.Context, pod types.UID) error {
 			errs = append(errs, fmt.Errorf("UnmountVolume.TearDown failed for volume %q : %w", r.Spec, err))
 			continue
 		}
-		os.Remove(f)
-		os.Remove(dir)
+		forget(dir)
 	}
 	links, _ := filepath.Glob(filepath.Join(podDevices(m.Root, pod), "*"))
 	for _, link := range links {
 		name := filepath.Base(link)
 		if r, err := readRecord(devices(m.Root, name, "data")); err == nil {
-			if err := m.unpublish(ctx, r.id(), devices(m.Root, "publish", name, string(pod))); err != nil {
+			if err := m.unpublish(ctx, r.id(), place(m.Root, publication{pod, name}, true)); err != nil {
 				errs = append(errs, fmt.Errorf("UnmapVolume.UnmapPodDevice failed for volume %q : %w", name, err))
 				continue
 			}
 		}
-		os.Remove(devices(m.Root, "publish", name))
-		os.Remove(link)
+		_ = os.Remove(devices(m.Root, "publish", name)) // unless another pod has it
+		_ = os.Remove(link)
 	}
 	if len(errs) > 0 {
 		return errors.Join(errs...)
@@ -120,12 +119,10 @@ func (m *Manager) unstage(v *volume) (left bool, err error) {
 			return false, err
 		}
 	}
-	select {
-	case v.lock <- struct{}{}:
-		defer func() { <-v.lock }()
-	case <-m.ctx.Done():
-		return false, m.ctx.Err()
+	if err := v.lock.Take(m.ctx); err != nil {
+		return false, err
 	}
+	defer v.lock.Free()
 	m.mu.Lock()
 	if len(v.users) > 0 {
 		v.leaving = false
@@ -150,10 +147,9 @@ func (m *Manager) unstage(v *volume) (left bool, err error) {
 		}
 	}
 	if v.record != "" {
-		os.Remove(filepath.Join(v.record, recordFile))
-		os.Remove(v.record)
+		forget(v.record)
 		if v.block {
-			os.Remove(filepath.Dir(v.record))
+			_ = os.Remove(filepath.Dir(v.record))
 		}
 	}
 	m.mu.Lock()

@@ -154,14 +154,14 @@ func (m *Manager) hold(ctx context.Context, pod types.UID, list []wanted) (open 
 	var locked []*claim
 	unlock = func() {
 		for _, c := range locked {
-			<-c.lock
+			c.lock.Free()
 		}
 	}
 	slices.SortFunc(list, func(a, b wanted) int { return compare(a.key, b.key) })
 	for _, w := range list {
 		c, err := m.enter(pod, w)
 		if err == nil {
-			err = c.take(ctx)
+			err = c.lock.Take(ctx)
 		}
 		if err != nil {
 			unlock()
@@ -265,10 +265,10 @@ func (m *Manager) Unprepare(ctx context.Context, pod types.UID) error {
 	slices.SortFunc(list, func(a, b *claim) int { return compare(a.key(), b.key()) })
 	var last []*claim
 	for _, c := range list {
-		if err := c.take(ctx); err != nil {
+		if err := c.lock.Take(ctx); err != nil {
 			return err
 		}
-		defer func() { <-c.lock }()
+		defer c.lock.Free()
 		m.mu.Lock()
 		if len(c.Pods) == 1 {
 			last = append(last, c)

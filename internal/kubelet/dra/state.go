@@ -1,7 +1,6 @@
 package dra
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"os"
@@ -9,6 +8,8 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/proa-dev/proa/internal/kubelet/plugin"
 )
 
 // claim that pods of the node use.
@@ -21,7 +22,7 @@ type claim struct {
 	Drivers  map[string][]Device
 	Prepared bool
 
-	lock chan struct{} // who holds it may call drivers about the claim
+	lock plugin.Lock // who holds it may call drivers about the claim
 }
 
 // Device that a driver has prepared.
@@ -41,19 +42,10 @@ func (d *Device) serves(request string) bool {
 }
 
 func newClaim() *claim {
-	return &claim{Drivers: map[string][]Device{}, lock: make(chan struct{}, 1)}
+	return &claim{Drivers: map[string][]Device{}, lock: plugin.NewLock()}
 }
 
 func (c *claim) key() key { return key{c.Namespace, c.Name} }
-
-func (c *claim) take(ctx context.Context) error {
-	select {
-	case c.lock <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
 
 // state as it is written down.
 type state struct {
@@ -78,7 +70,7 @@ func (m *Manager) load() error {
 	}
 	same := s.Boot == m.boot
 	for _, c := range s.Claims {
-		c.lock = make(chan struct{}, 1)
+		c.lock = plugin.NewLock()
 		c.Prepared = c.Prepared && same
 		if c.Drivers == nil {
 			c.Drivers = map[string][]Device{}
