@@ -164,7 +164,7 @@ func (es entries) encode() []metav1.ManagedFieldsEntry {
 		raw := e.raw
 		if raw == nil {
 			raw = &metav1.FieldsV1{}
-			raw.SetRawBytes(bytes.Clone(appendSet(make([]byte, 0, 2048), e.set)))
+			raw.SetRawBytes(appendSet(make([]byte, 0, 2048), e.set)) // which copies them
 		}
 		out[i] = metav1.ManagedFieldsEntry{
 			Manager: e.manager, Operation: e.operation, Subresource: e.subresource, APIVersion: e.apiVersion,

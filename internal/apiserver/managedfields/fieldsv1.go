@@ -34,14 +34,18 @@ func appendNode(b []byte, s *set, self bool) []byte {
 // appendQuoted writes a JSON string as the library writes it: object keys as
 // they are, values with what HTML minds escaped.
 func appendQuoted(b []byte, s string, html bool) []byte {
+	return append(appendEscaped(append(b, '"'), s, html), '"')
+}
+
+// appendEscaped is what appendQuoted writes between the quotes.
+func appendEscaped[S string | []byte](b []byte, s S, html bool) []byte {
 	const hex = "0123456789abcdef"
-	b = append(b, '"')
 	start := 0
 	for i := 0; i < len(s); {
 		c := s[i]
 		if c >= utf8.RuneSelf {
 			if html {
-				r, size := utf8.DecodeRuneInString(s[i:])
+				r, size := utf8.DecodeRuneInString(string(s[i:min(len(s), i+utf8.UTFMax)]))
 				if r == utf8.RuneError && size == 1 {
 					b = append(append(b, s[start:i]...), `\ufffd`...)
 					i++
@@ -81,7 +85,7 @@ func appendQuoted(b []byte, s string, html bool) []byte {
 		i++
 		start = i
 	}
-	return append(append(b, s[start:]...), '"')
+	return append(b, s[start:]...)
 }
 
 // parseSet reads FieldsV1.

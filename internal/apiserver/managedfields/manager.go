@@ -13,10 +13,12 @@
 package managedfields
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"sort"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -42,6 +44,8 @@ type lazyPlan struct {
 	once sync.Once
 	plan *plan
 	err  error
+	zero api.Object                      // of the type, which nobody changes
+	last atomic.Pointer[metav1.FieldsV1] // of what was created last
 }
 
 // New makes a manager. custom gives the type converter of a custom resource,
@@ -91,8 +95,19 @@ func (m *Manager) update(kind api.Served, live, obj api.Object, manager, sub str
 	if manager == "" {
 		manager = "unknown"
 	}
-	c := comparison{m: m, kind: kind, live: live, obj: obj}
 	version := kind.GVK().GroupVersion().String()
+	id := identify(manager, sub, version, metav1.ManagedFieldsOperationUpdate)
+	if live == nil && len(es) == 0 {
+		switch raw, err := m.created(kind, obj, version, sub); {
+		case err == nil && raw == nil:
+			return nil, nil
+		case err == nil:
+			return entries{{identity: id, apiVersion: version, time: stamp(now), raw: raw, unread: true}}, nil
+		case !errors.Is(err, errUneven):
+			return nil, err
+		}
+	}
+	c := comparison{m: m, kind: kind, live: live, obj: obj}
 	own, err := c.at(version, sub)
 	if err != nil {
 		return nil, err
@@ -102,7 +117,6 @@ func (m *Manager) update(kind api.Served, live, obj api.Object, manager, sub str
 	}
 	mine := minus(without(own.changed, resetFields(kind.Kind, sub)), stripped)
 	if mine != nil {
-		id := identify(manager, sub, version, metav1.ManagedFieldsOperationUpdate)
 		e := es.find(id)
 		if e == nil {
 			es = append(es, entry{identity: id, apiVersion: version})
@@ -117,6 +131,20 @@ func (m *Manager) update(kind api.Served, live, obj api.Object, manager, sub str
 		e.time = stamp(now)
 	}
 	return es.cap()
+}
+
+// created gives the fields of a new object in a version that its creator comes to own.
+func (m *Manager) created(kind api.Served, obj api.Object, version, sub string) (*metav1.FieldsV1, error) {
+	shape, ok := shapeOf(kind.Kind, version)
+	if !ok {
+		return nil, errUneven
+	}
+	obj = shaped(shape, obj)
+	lazy, err := m.planned(obj)
+	if err != nil {
+		return nil, err
+	}
+	return lazy.created(obj, resetFields(kind.Kind, sub))
 }
 
 // startWith chooses whose entries a write starts from: those that the request
@@ -175,28 +203,26 @@ func (c *comparison) in(version string) (*versioned, error) {
 	}
 	v := versioned{version: version}
 	if shape, ok := shapeOf(c.kind.Kind, version); ok {
-		create := c.kind.New
-		if shape != nil {
-			create = shape.New
-		}
-		empty := create()
-		plan, err := c.m.plan(empty)
+		obj := shaped(shape, c.obj)
+		lazy, err := c.m.planned(obj)
 		if err != nil {
 			return nil, err
 		}
-		v.plan, v.live, v.obj = plan, any(empty), c.obj
+		v.plan, v.live, v.obj = lazy.plan, any(lazy.zero), any(obj)
 		if c.live != nil {
-			v.live = c.live
-		}
-		if shape != nil {
-			if c.live != nil {
-				v.live = shape.From(c.live.DeepCopyObject().(api.Object))
-			}
-			v.obj = shape.From(c.obj.DeepCopyObject().(api.Object))
+			v.live = shaped(shape, c.live)
 		}
 	}
 	c.done = append(c.done, v)
 	return &c.done[len(c.done)-1], nil
+}
+
+// shaped is an object in a shape, itself if that is the storage shape.
+func shaped(shape *api.Shape, obj api.Object) api.Object {
+	if shape == nil {
+		return obj
+	}
+	return shape.From(obj.DeepCopyObject().(api.Object))
 }
 
 // shapeOf finds the shape of a version, nil = the storage shape.
@@ -257,6 +283,11 @@ func (c *comparison) take(es entries, sub string) (entries, error) {
 
 // plan is the plan of an object's type.
 func (m *Manager) plan(obj api.Object) (*plan, error) {
+	lazy, err := m.planned(obj)
+	return lazy.plan, err
+}
+
+func (m *Manager) planned(obj api.Object) (*lazyPlan, error) {
 	t := reflect.TypeOf(obj).Elem()
 	got, ok := m.plans.Load(t)
 	if !ok {
@@ -264,6 +295,7 @@ func (m *Manager) plan(obj api.Object) (*plan, error) {
 	}
 	lazy := got.(*lazyPlan)
 	lazy.once.Do(func() {
+		lazy.zero = reflect.New(t).Interface().(api.Object)
 		of, err := openapi.ReadType(openapi.NameOf(obj))
 		if err != nil {
 			lazy.err = err
@@ -271,7 +303,7 @@ func (m *Manager) plan(obj api.Object) (*plan, error) {
 		}
 		lazy.plan, lazy.err = m.compiler.compile(t, of)
 	})
-	return lazy.plan, lazy.err
+	return lazy, lazy.err
 }
 
 // settled is a set without what lies below a field that is whole: the field

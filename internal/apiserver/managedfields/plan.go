@@ -46,6 +46,7 @@ type plan struct {
 
 type fieldPlan struct {
 	key       string // "f:NAME"
+	quoted    string // `"f:NAME":`
 	index     int
 	nested    []int // when the field is in an embedded struct
 	omitEmpty bool
@@ -241,6 +242,7 @@ func (c *compiler) fields(p *plan, t reflect.Type, above []int, m *schema.Map) e
 			ref = sf.Type
 		}
 		field.key = "f:" + name
+		field.quoted = string(appendQuoted(nil, field.key, false)) + ":"
 		var err error
 		if field.plan, err = c.plan(f.Type, ref); err != nil {
 			return fmt.Errorf("%v.%s: %w", t, f.Name, err)

@@ -328,38 +328,42 @@ func (w *walk) item(p *plan, l, r *item) {
 
 // key is the path element of a list's item.
 func (w *walk) key(p *plan, v reflect.Value, i int) string {
-	b := w.scratch[:0]
-	if p.keys == nil {
-		b = appendValue(append(b, "v:"...), v)
-	} else {
-		b = append(b, "k:{"...)
-		n := 0
-		for k := range p.keys {
-			key := &p.keys[k]
-			kv, s := key.field.of(v)
-			if s == absent && key.absent == "" {
-				continue
-			}
-			if n++; n > 1 {
-				b = append(b, ',')
-			}
-			b = append(b, key.prefix...)
-			switch s {
-			case absent:
-				b = append(b, key.absent...)
-			case null:
-				b = append(b, "null"...)
-			default:
-				b = appendValue(b, kv)
-			}
-		}
-		b = append(b, '}')
-		if n == 0 && w.err == nil {
-			w.err = fmt.Errorf("item %d of the list at %v has none of its keys", i, w.path)
-		}
+	b, ok := p.appendKey(w.scratch[:0], v)
+	if !ok && w.err == nil {
+		w.err = fmt.Errorf("item %d of the list at %v has none of its keys", i, w.path)
 	}
 	w.scratch = b
 	return string(b)
+}
+
+// appendKey writes the path element of an item of a list. It says no if the item
+// has none of the list's keys.
+func (p *plan) appendKey(b []byte, v reflect.Value) ([]byte, bool) {
+	if p.keys == nil {
+		return appendValue(append(b, "v:"...), v), true
+	}
+	b = append(b, "k:{"...)
+	n := 0
+	for k := range p.keys {
+		key := &p.keys[k]
+		kv, s := key.field.of(v)
+		if s == absent && key.absent == "" {
+			continue
+		}
+		if n++; n > 1 {
+			b = append(b, ',')
+		}
+		b = append(b, key.prefix...)
+		switch s {
+		case absent:
+			b = append(b, key.absent...)
+		case null:
+			b = append(b, "null"...)
+		default:
+			b = appendValue(b, kv)
+		}
+	}
+	return append(b, '}'), n > 0
 }
 
 // appendValue writes a plain value as JSON.
