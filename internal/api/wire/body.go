@@ -45,12 +45,17 @@ func AppendBody(dst []byte, obj runtime.Object, m Media) ([]byte, error) {
 	case err != nil:
 		return dst, err
 	case msg != nil:
-		at, size := len(dst), msg.Size()
-		dst = slices.Grow(dst, size)[:at+size]
-		_, err := msg.MarshalToSizedBuffer(dst[at:])
-		return dst, err
+		return appendMessage(dst, msg, msg.Size())
 	}
 	return objectjson.Append(dst, content(obj))
+}
+
+// appendMessage appends a message of so many bytes.
+func appendMessage(dst []byte, msg message, size int) ([]byte, error) {
+	at := len(dst)
+	dst = slices.Grow(dst, size)[:at+size]
+	_, err := msg.MarshalToSizedBuffer(dst[at:])
+	return dst, err
 }
 
 // BodyLen is how long what Body returns for protobuf is.
@@ -116,9 +121,26 @@ func BodyText(obj api.Object, m Media) (Text, error) {
 
 // Encode is Body and Document in one, for what is sent only once.
 func Encode(gvk schema.GroupVersionKind, obj runtime.Object, m Media) ([]byte, error) {
+	if m == Protobuf {
+		return encodeEnvelope(gvk, obj)
+	}
 	body, err := Body(obj, m)
 	if err != nil {
 		return nil, err
 	}
 	return Document(gvk, Plain(body), m)
+}
+
+// encodeEnvelope writes the object where it stays, in the envelope.
+func encodeEnvelope(gvk schema.GroupVersionKind, obj runtime.Object) ([]byte, error) {
+	_, msg, err := encodable(obj, Protobuf)
+	if err != nil {
+		return nil, err
+	}
+	size := msg.Size()
+	dst := appendEnvelopeHead(make([]byte, 0, size+96), gvk, size)
+	if dst, err = appendMessage(dst, msg, size); err != nil {
+		return nil, err
+	}
+	return append(dst, envelopeTail...), nil
 }
