@@ -20,7 +20,7 @@ func (c *Controller) do(ctx context.Context, d disk, s *state, m *memo, one step
 		return c.attach(ctx, d, s, m, one.node)
 	case unreport:
 		c.mu.Lock()
-		c.leaving[d.attachment(one.node)] = struct{}{}
+		c.leaving[d.Attachment(one.node)] = struct{}{}
 		c.mu.Unlock()
 		c.queue.Add("n/" + one.node) // whose change wakes the disk again
 	case detach:
@@ -39,11 +39,11 @@ func (c *Controller) do(ctx context.Context, d disk, s *state, m *memo, one step
 func (c *Controller) attach(ctx context.Context, d disk, s *state, m *memo, node string) error {
 	c.mu.Lock()
 	link(c.nodesOf, d, node)
-	delete(c.leaving, d.attachment(node))
+	delete(c.leaving, d.Attachment(node))
 	c.mu.Unlock()
 	_, err := c.attachments.Create(ctx, &storagev1.VolumeAttachment{
-		ObjectMeta: metav1.ObjectMeta{Name: d.attachment(node)},
-		Spec:       storagev1.VolumeAttachmentSpec{Attacher: d.driver, NodeName: node, Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: &s.volume}},
+		ObjectMeta: metav1.ObjectMeta{Name: d.Attachment(node)},
+		Spec:       storagev1.VolumeAttachmentSpec{Attacher: d.Driver, NodeName: node, Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: &s.volume}},
 	})
 	if err == nil || apierrors.IsAlreadyExists(err) {
 		m.asked[node] = c.now()
@@ -106,7 +106,7 @@ func (c *Controller) outcome(d disk, s *state, m *memo, now time.Time) (again ti
 		case a != nil && a.Status.AttachError != nil: // said below
 		case now.Sub(since) >= slow:
 			m.asked[node] = now
-			tell(node, corev1.EventTypeWarning, "FailedAttachVolume", fmt.Sprintf("AttachVolume.Attach failed for volume %q : timed out waiting for external-attacher of %s CSI driver to attach volume %s", s.volume, d.driver, d.handle))
+			tell(node, corev1.EventTypeWarning, "FailedAttachVolume", fmt.Sprintf("AttachVolume.Attach failed for volume %q : timed out waiting for external-attacher of %s CSI driver to attach volume %s", s.volume, d.Driver, d.Handle))
 			again = sooner(again, slow)
 		default:
 			again = sooner(again, slow-now.Sub(since))

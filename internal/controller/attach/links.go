@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 
+	"github.com/proa-dev/proa/internal/api/storage"
 	"github.com/proa-dev/proa/internal/client"
 	"github.com/proa-dev/proa/internal/controller/volume"
 )
@@ -76,7 +77,7 @@ func (c *Controller) podChanged(old, now *corev1.Pod) {
 func (c *Controller) wakeVolume(name string) {
 	if v, ok := c.volumesIn.Get("", name); ok {
 		if d, is := diskOf(v); is {
-			c.queue.Add(d.key())
+			c.queue.Add(keyOf(d))
 		}
 	}
 }
@@ -107,14 +108,14 @@ func (c *Controller) volumeChanged(old, now *corev1.PersistentVolume) {
 	} else {
 		link(c.volumesOf, d, v.Name)
 		for name, a := range c.strangers {
-			if name == d.attachment(a.Spec.NodeName) {
+			if name == d.Attachment(a.Spec.NodeName) {
 				delete(c.strangers, name)
 				link(c.nodesOf, d, a.Spec.NodeName)
 			}
 		}
 	}
 	c.mu.Unlock()
-	c.queue.Add(d.key())
+	c.queue.Add(keyOf(d))
 }
 
 func (c *Controller) driverChanged(old, now *storagev1.CSIDriver) {
@@ -130,8 +131,8 @@ func (c *Controller) driverChanged(old, now *storagev1.CSIDriver) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for d := range c.volumesOf {
-		if d.driver == name {
-			c.queue.Add(d.key())
+		if d.Driver == name {
+			c.queue.Add(keyOf(d))
 		}
 	}
 }
@@ -160,7 +161,7 @@ func (c *Controller) attachmentChanged(old, now *storagev1.VolumeAttachment) {
 	}
 	c.mu.Unlock()
 	if known {
-		c.queue.Add(d.key())
+		c.queue.Add(keyOf(d))
 		c.queue.Add("n/" + a.Spec.NodeName)
 	}
 }
@@ -171,13 +172,13 @@ func (c *Controller) diskBehind(a *storagev1.VolumeAttachment) (disk, bool) {
 	if name := a.Spec.Source.PersistentVolumeName; name != nil {
 		if v, ok := c.volumesIn.Get("", *name); ok {
 			d, is := diskOf(v)
-			return d, is && d.attachment(a.Spec.NodeName) == a.Name
+			return d, is && d.Attachment(a.Spec.NodeName) == a.Name
 		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for d, nodes := range c.nodesOf { // its volume is gone
-		if _, on := nodes[a.Spec.NodeName]; on && d.driver == a.Spec.Attacher && d.attachment(a.Spec.NodeName) == a.Name {
+		if _, on := nodes[a.Spec.NodeName]; on && d.Driver == a.Spec.Attacher && d.Attachment(a.Spec.NodeName) == a.Name {
 			return d, true
 		}
 	}
@@ -194,7 +195,7 @@ func diskOn(n *corev1.Node, attachment string) (disk, bool) {
 		names = append(names, a.Name)
 	}
 	for _, name := range names {
-		if d, is := diskNamed(name); is && d.attachment(n.Name) == attachment {
+		if d, is := storage.DiskNamed(name); is && d.Attachment(n.Name) == attachment {
 			return d, true
 		}
 	}

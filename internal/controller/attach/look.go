@@ -27,7 +27,7 @@ func (c *Controller) look(ctx context.Context, d disk, m *memo) (*state, error) 
 		}
 	}
 	for _, name := range on {
-		a, err := c.attachments.Get(ctx, "", d.attachment(name))
+		a, err := c.attachments.Get(ctx, "", d.Attachment(name))
 		switch {
 		case apierrors.IsNotFound(err):
 			c.detached(d, name)
@@ -44,7 +44,7 @@ func (c *Controller) look(ctx context.Context, d disk, m *memo) (*state, error) 
 		}
 		if len(s.pods[name]) > 0 {
 			delete(m.unneeded, name)
-			c.stays(d.attachment(name), name)
+			c.stays(d.Attachment(name), name)
 		} else if _, since := m.unneeded[name]; !since {
 			m.unneeded[name] = now
 		}
@@ -62,7 +62,7 @@ func (c *Controller) detached(d disk, node string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	unlink(c.nodesOf, d, node)
-	delete(c.leaving, d.attachment(node))
+	delete(c.leaving, d.Attachment(node))
 	if len(c.disksOn(node)) == 0 {
 		delete(c.departed, node)
 	}
@@ -86,7 +86,7 @@ func (c *Controller) lookAtNode(ctx context.Context, d disk, s *state, name stri
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if used, known := c.departed[name]; known && !slices.Contains(used, d.name()) {
+	if used, known := c.departed[name]; known && !slices.Contains(used, d.Name()) {
 		s.nodes[name] = node{}
 	}
 	if apierrors.IsNotFound(err) {
@@ -97,7 +97,7 @@ func (c *Controller) lookAtNode(ctx context.Context, d disk, s *state, name stri
 
 // lookForPods that need a disk, if its driver attaches disks.
 func (c *Controller) lookForPods(ctx context.Context, d disk, s *state) error {
-	driver, err := c.drivers.Get(ctx, "", d.driver)
+	driver, err := c.drivers.Get(ctx, "", d.Driver)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return err
 	}

@@ -44,7 +44,7 @@ func (c *Controller) nodeChanged(old, now *corev1.Node) {
 	}
 	c.mu.Unlock()
 	for _, d := range disks {
-		c.queue.Add(d.key())
+		c.queue.Add(keyOf(d))
 	}
 	if now != nil {
 		c.queue.Add("n/" + n.Name)
@@ -74,7 +74,7 @@ func (c *Controller) report(ctx context.Context, name string) error {
 	c.mu.Unlock()
 	var list []corev1.AttachedVolume
 	for _, d := range disks {
-		a, err := c.attachments.Get(ctx, "", d.attachment(name))
+		a, err := c.attachments.Get(ctx, "", d.Attachment(name))
 		if apierrors.IsNotFound(err) {
 			continue
 		}
@@ -82,7 +82,7 @@ func (c *Controller) report(ctx context.Context, name string) error {
 			return err
 		}
 		if a.Status.Attached && a.DeletionTimestamp == nil && !c.leaves(a.Name) {
-			list = append(list, corev1.AttachedVolume{Name: d.name()})
+			list = append(list, corev1.AttachedVolume{Name: d.Name()})
 		}
 	}
 	slices.SortFunc(list, func(a, b corev1.AttachedVolume) int {

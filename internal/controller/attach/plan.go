@@ -160,8 +160,8 @@ func nodeOf(n *corev1.Node, d disk) node {
 	return node{
 		ready:        ready(n),
 		outOfService: outOfService(n),
-		uses:         slices.Contains(n.Status.VolumesInUse, d.name()),
-		reported:     slices.ContainsFunc(n.Status.VolumesAttached, func(a corev1.AttachedVolume) bool { return a.Name == d.name() }),
+		uses:         slices.Contains(n.Status.VolumesInUse, d.Name()),
+		reported:     slices.ContainsFunc(n.Status.VolumesAttached, func(a corev1.AttachedVolume) bool { return a.Name == d.Name() }),
 	}
 }
 

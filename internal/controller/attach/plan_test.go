@@ -11,24 +11,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-func TestNames(t *testing.T) {
-	d := disk{"hostpath.csi.k8s.io", "vol-1"}
-	if got := d.name(); got != "kubernetes.io/csi/hostpath.csi.k8s.io^vol-1" {
-		t.Error(got)
-	}
-	// sha256("vol-1hostpath.csi.k8s.ion1"), as upstream's kubelet looks for it.
-	if got := d.attachment("n1"); got != "csi-ffffc29a669717b61299488392f67014c84daf009b3c45d06bb6627113f72dbe" {
-		t.Error(got)
-	}
-	if got, ok := diskNamed(d.name()); !ok || got != d {
-		t.Error(got, ok)
-	}
-	for _, other := range []corev1.UniqueVolumeName{"kubernetes.io/nfs/x", "kubernetes.io/csi/x", ""} {
-		if got, ok := diskNamed(other); ok {
-			t.Errorf("%q is %v", other, got)
-		}
-	}
-	if got := diskKeyed(d.key()); got != d {
+func TestKeys(t *testing.T) {
+	d := disk{Driver: "hostpath.csi.k8s.io", Handle: "vol-1"}
+	if got := diskKeyed(keyOf(d)); got != d {
 		t.Error(got)
 	}
 }

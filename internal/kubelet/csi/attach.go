@@ -28,7 +28,7 @@ func (m *Manager) attached(ctx context.Context, t *target) (map[string]string, e
 	defer cancel()
 	for {
 		node, changed := m.Self()
-		if node != nil && isAttached(node, t.id.unique()) {
+		if node != nil && isAttached(node, t.id.Name()) {
 			break
 		}
 		select {
@@ -40,17 +40,17 @@ func (m *Manager) attached(ctx context.Context, t *target) (map[string]string, e
 			return nil, fmt.Errorf("Unable to attach or mount volumes: unmounted volumes=[%s], unattached volumes=[%s], failed to process volumes=[]: %w", t.Name, t.Name, ErrNotAttached)
 		}
 	}
-	name := attachment(t.id, m.Node)
+	name := t.id.Attachment(m.Node)
 	a, err := client.For[*storagev1.VolumeAttachment](m.Conn).Get(ctx, "", name)
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, t.fail(t.stageStep(), fmt.Errorf("volume attachment %s of %s is not there (yet)", name, t.id.handle))
+		return nil, t.fail(t.stageStep(), fmt.Errorf("volume attachment %s of %s is not there (yet)", name, t.id.Handle))
 	case err != nil:
 		return nil, t.fail(t.stageStep(), err)
 	case !a.Status.Attached && a.Status.AttachError != nil:
-		return nil, t.fail(t.stageStep(), fmt.Errorf("volume %s has attach error: %s", t.id.handle, a.Status.AttachError.Message))
+		return nil, t.fail(t.stageStep(), fmt.Errorf("volume %s has attach error: %s", t.id.Handle, a.Status.AttachError.Message))
 	case !a.Status.Attached:
-		return nil, t.fail(t.stageStep(), fmt.Errorf("volume attachment %s of %s is not attached (yet)", name, t.id.handle))
+		return nil, t.fail(t.stageStep(), fmt.Errorf("volume attachment %s of %s is not attached (yet)", name, t.id.Handle))
 	}
 	return a.Status.AttachmentMetadata, nil
 }

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/proa-dev/proa/internal/api/storage"
 	"github.com/proa-dev/proa/internal/client"
 	"github.com/proa-dev/proa/internal/client/event"
 	"github.com/proa-dev/proa/internal/kubelet/plugin"
@@ -152,19 +153,15 @@ func (m *Manager) InUse() []v1.UniqueVolumeName {
 	var list []v1.UniqueVolumeName
 	for id, v := range m.volumes {
 		if v.attach {
-			list = append(list, id.unique())
+			list = append(list, id.Name())
 		}
 	}
 	slices.Sort(list)
 	return list
 }
 
-// volumeID names a persistent volume.
-type volumeID struct{ driver, handle string }
-
-func (id volumeID) unique() v1.UniqueVolumeName {
-	return v1.UniqueVolumeName("kubernetes.io/csi/" + id.driver + "^" + id.handle)
-}
+// volumeID names a volume: a disk, or one that a pod brings itself.
+type volumeID = storage.Disk
 
 // volume that pods of the node use.
 type volume struct {

@@ -13,7 +13,7 @@ import (
 	"github.com/proa-dev/proa/internal/kubelet/plugin"
 )
 
-func storage(size string) v1.ResourceList {
+func sized(size string) v1.ResourceList {
 	if size == "" {
 		return nil
 	}
@@ -42,7 +42,7 @@ func TestPlanGrowth(t *testing.T) {
 		"the claim says nothing of sizes": {volume: "2Gi", size: "0"},
 	} {
 		claim := &v1.PersistentVolumeClaim{Spec: v1.PersistentVolumeClaimSpec{AccessModes: []v1.PersistentVolumeAccessMode{c.mode}},
-			Status: v1.PersistentVolumeClaimStatus{Capacity: storage(c.claim), AllocatedResources: storage(c.allocated)}}
+			Status: v1.PersistentVolumeClaimStatus{Capacity: sized(c.claim), AllocatedResources: sized(c.allocated)}}
 		if c.status != "" {
 			setResize(claim, c.status)
 		}
@@ -53,7 +53,7 @@ func TestPlanGrowth(t *testing.T) {
 		if c.known != "" {
 			known = resource.MustParse(c.known)
 		}
-		got := planGrowth(claim, &v1.PersistentVolume{Spec: v1.PersistentVolumeSpec{Capacity: storage(c.volume)}}, known)
+		got := planGrowth(claim, &v1.PersistentVolume{Spec: v1.PersistentVolumeSpec{Capacity: sized(c.volume)}}, known)
 		if got.call != c.call || got.told != c.told || got.size.Cmp(resource.MustParse(c.size)) != 0 {
 			t.Errorf("%s: %+v", name, got)
 		}

@@ -85,7 +85,7 @@ func infeasible(err error) bool {
 }
 
 func (m *Manager) nodeExpand(ctx context.Context, t *target, plan growth) error {
-	d, err := m.driver(t.id.driver)
+	d, err := m.driver(t.id.Driver)
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (m *Manager) nodeExpand(ctx context.Context, t *target, plan growth) error 
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	_, err = d.NodeExpandVolume(ctx, &spec.NodeExpandVolumeRequest{
-		VolumeId: t.id.handle, VolumePath: d.path(place(m.Root, t.key, t.block)), StagingTargetPath: d.path(t.volume.staging),
+		VolumeId: t.id.Handle, VolumePath: d.path(place(m.Root, t.key, t.block)), StagingTargetPath: d.path(t.volume.staging),
 		CapacityRange: &spec.CapacityRange{RequiredBytes: plan.size.Value()}, VolumeCapability: capability, Secrets: secrets,
 	})
 	return err

@@ -74,11 +74,11 @@ type target struct {
 func newTarget(p *v1.Pod, v Volume) *target {
 	t := &target{Volume: v, pod: p}
 	if v.PV != nil {
-		t.name, t.id = v.PV.Name, volumeID{v.PV.Spec.CSI.Driver, v.PV.Spec.CSI.VolumeHandle}
+		t.name, t.id = v.PV.Name, volumeID{Driver: v.PV.Spec.CSI.Driver, Handle: v.PV.Spec.CSI.VolumeHandle}
 		t.block = ptr.Deref(v.PV.Spec.VolumeMode, v1.PersistentVolumeFilesystem) == v1.PersistentVolumeBlock
 		t.attrs = v.PV.Spec.CSI.VolumeAttributes
 	} else {
-		t.name, t.id = v.Name, volumeID{v.Inline.Driver, inlineHandle(p.UID, v.Name)}
+		t.name, t.id = v.Name, volumeID{Driver: v.Inline.Driver, Handle: inlineHandle(p.UID, v.Name)}
 		t.attrs = v.Inline.VolumeAttributes
 	}
 	t.key = publication{p.UID, t.name}
@@ -129,7 +129,7 @@ func (m *Manager) Mount(ctx context.Context, p *v1.Pod, v Volume, own func(path 
 		return m.result(t, done), m.grow(ctx, t, done)
 	}
 	var err error
-	if t.driver, err = m.driver(t.id.driver); err != nil && done.found {
+	if t.driver, err = m.driver(t.id.Driver); err != nil && done.found {
 		return m.result(t, done), nil
 	} else if err != nil {
 		if t.PV != nil && !t.block {
@@ -137,7 +137,7 @@ func (m *Manager) Mount(ctx context.Context, p *v1.Pod, v Volume, own func(path 
 		}
 		return Mounted{}, t.fail(t.setUp(), fmt.Errorf("kubernetes.io/csi: mounter.SetUpAt failed to get CSI client: %w", err))
 	}
-	t.object, err = client.For[*storagev1.CSIDriver](m.Conn).Get(ctx, "", t.id.driver)
+	t.object, err = client.For[*storagev1.CSIDriver](m.Conn).Get(ctx, "", t.id.Driver)
 	if apierrors.IsNotFound(err) {
 		t.object, err = nil, nil
 	}
@@ -228,11 +228,11 @@ func (t *target) lifecycle() error {
 	case t.object == nil && t.PV != nil:
 		return nil
 	case t.object == nil:
-		return fmt.Errorf("kubernetes.io/csi: mounter.SetupAt failed to check volume lifecycle mode: volume mode %q not supported by driver %s (no CSIDriver object)", mode, t.id.driver)
+		return fmt.Errorf("kubernetes.io/csi: mounter.SetupAt failed to check volume lifecycle mode: volume mode %q not supported by driver %s (no CSIDriver object)", mode, t.id.Driver)
 	case len(t.object.Spec.VolumeLifecycleModes) == 0 && t.PV != nil, slices.Contains(t.object.Spec.VolumeLifecycleModes, mode):
 		return nil
 	}
-	return fmt.Errorf("kubernetes.io/csi: mounter.SetupAt failed to check volume lifecycle mode: volume mode %q not supported by driver %s (only supports %q)", mode, t.id.driver, t.object.Spec.VolumeLifecycleModes)
+	return fmt.Errorf("kubernetes.io/csi: mounter.SetupAt failed to check volume lifecycle mode: volume mode %q not supported by driver %s (only supports %q)", mode, t.id.Driver, t.object.Spec.VolumeLifecycleModes)
 }
 
 // volume with an id, made if it is not known. The manager is locked, or nobody else
@@ -299,7 +299,7 @@ func (m *Manager) stage(ctx context.Context, t *target, done mounted, published 
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	_, err = t.driver.NodeStageVolume(ctx, &spec.NodeStageVolumeRequest{
-		VolumeId: t.id.handle, PublishContext: published, StagingTargetPath: t.driver.path(path),
+		VolumeId: t.id.Handle, PublishContext: published, StagingTargetPath: t.driver.path(path),
 		VolumeCapability: capability, Secrets: secrets, VolumeContext: t.PV.Spec.CSI.VolumeAttributes,
 	})
 	v.ready = err == nil
@@ -311,9 +311,9 @@ func (m *Manager) stage(ctx context.Context, t *target, done mounted, published 
 
 // record of the volume on a node.
 func (t *target) record(node string) record {
-	r := record{Spec: t.name, Handle: t.id.handle, Driver: t.id.driver, Node: node, Mode: string(t.mode())}
+	r := record{Spec: t.name, Handle: t.id.Handle, Driver: t.id.Driver, Node: node, Mode: string(t.mode())}
 	if t.PV != nil {
-		r.Attachment = attachment(t.id, node)
+		r.Attachment = t.id.Attachment(node)
 	}
 	return r
 }

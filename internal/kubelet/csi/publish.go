@@ -46,7 +46,7 @@ func (m *Manager) publish(ctx context.Context, t *target, done mounted, publishe
 	if !done.owned {
 		m.remember(t.key, done)
 		if err := m.applyGroup(ctx, t, path); err != nil {
-			return done, fmt.Errorf("applyFSGroup failed for vol %s: %w", t.id.handle, err)
+			return done, fmt.Errorf("applyFSGroup failed for vol %s: %w", t.id.Handle, err)
 		}
 		done.owned = true
 	}
@@ -84,7 +84,7 @@ func (m *Manager) unrecord(t *target) {
 }
 
 func (m *Manager) nodePublish(ctx context.Context, t *target, path string, published map[string]string) error {
-	r := &spec.NodePublishVolumeRequest{VolumeId: t.id.handle, PublishContext: published, TargetPath: t.driver.path(path), Readonly: t.ReadOnly}
+	r := &spec.NodePublishVolumeRequest{VolumeId: t.id.Handle, PublishContext: published, TargetPath: t.driver.path(path), Readonly: t.ReadOnly}
 	ref := t.publishSecret()
 	secrets, err := m.secrets(ref)
 	if err != nil {

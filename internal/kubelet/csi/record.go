@@ -32,7 +32,7 @@ type record struct {
 
 const recordFile = "vol_data.json"
 
-func (r record) id() volumeID { return volumeID{r.Driver, r.Handle} }
+func (r record) id() volumeID { return volumeID{Driver: r.Driver, Handle: r.Handle} }
 
 func (r record) write(dir string) error {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
@@ -62,11 +62,6 @@ func readRecord(dir string) (r record, err error) {
 	return r, err
 }
 
-// attachment is the name of the VolumeAttachment of a volume to a node.
-func attachment(id volumeID, node string) string {
-	return fmt.Sprintf("csi-%x", sha256.Sum256([]byte(id.handle+id.driver+node)))
-}
-
 // inlineHandle is the id of a volume that a pod brings itself.
 func inlineHandle(pod types.UID, name string) string {
 	return fmt.Sprintf("csi-%x", sha256.Sum256([]byte(string(pod)+name)))
@@ -94,7 +89,7 @@ func podDevices(root plugin.Root, pod types.UID) string {
 
 // staged is the folder of a volume's record; it is mounted at globalmount in it.
 func staged(root plugin.Root, id volumeID) string {
-	return root.Join("plugins", "kubernetes.io", "csi", id.driver, fmt.Sprintf("%x", sha256.Sum256([]byte(id.handle))))
+	return root.Join("plugins", "kubernetes.io", "csi", id.Driver, fmt.Sprintf("%x", sha256.Sum256([]byte(id.Handle))))
 }
 
 func devices(root plugin.Root, parts ...string) string {

@@ -67,14 +67,14 @@ func (m *Manager) ask(ctx context.Context, key publication, p mounted) (u Usage,
 	path := place(m.Root, key, p.device)
 	ctx, cancel := context.WithTimeout(ctx, usageTime)
 	defer cancel()
-	d, err := m.driver(p.id.driver)
+	d, err := m.driver(p.id.Driver)
 	if err == nil {
 		ok, err = d.can(ctx, spec.NodeServiceCapability_RPC_GET_VOLUME_STATS)
 	}
 	if err != nil || !ok {
 		return u, !p.device && u.stat(path)
 	}
-	r, err := d.NodeGetVolumeStats(ctx, &spec.NodeGetVolumeStatsRequest{VolumeId: p.id.handle, VolumePath: d.path(path)})
+	r, err := d.NodeGetVolumeStats(ctx, &spec.NodeGetVolumeStatsRequest{VolumeId: p.id.Handle, VolumePath: d.path(path)})
 	if err != nil {
 		return u, false
 	}

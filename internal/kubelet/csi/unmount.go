@@ -71,13 +71,13 @@ func (m *Manager) Unmount(ctx context.Context, pod types.UID) error {
 func (m *Manager) unpublish(ctx context.Context, id volumeID, path string) error {
 	patience, cancel := context.WithTimeout(ctx, driverPatience)
 	defer cancel()
-	d, err := m.await(patience, id.driver)
+	d, err := m.await(patience, id.Driver)
 	if err != nil {
 		return fmt.Errorf("kubernetes.io/csi: Unmounter.TearDownAt failed to get CSI client: %w", err)
 	}
 	ctx, cancel = context.WithTimeout(ctx, callTime)
 	defer cancel()
-	if _, err := d.NodeUnpublishVolume(ctx, &spec.NodeUnpublishVolumeRequest{VolumeId: id.handle, TargetPath: d.path(path)}); err != nil {
+	if _, err := d.NodeUnpublishVolume(ctx, &spec.NodeUnpublishVolumeRequest{VolumeId: id.Handle, TargetPath: d.path(path)}); err != nil {
 		return fmt.Errorf("kubernetes.io/csi: Unmounter.TearDownAt failed: %w", err)
 	}
 	return sweep(path)
@@ -102,7 +102,7 @@ func (m *Manager) leave(v *volume) {
 		if err == nil || m.ctx.Err() != nil {
 			return
 		}
-		m.Log.Warn("volume not unstaged", "driver", v.id.driver, "volume", v.id.handle, "err", err)
+		m.Log.Warn("volume not unstaged", "driver", v.id.Driver, "volume", v.id.Handle, "err", err)
 		select {
 		case <-m.ctx.Done():
 			return
@@ -115,7 +115,7 @@ func (m *Manager) leave(v *volume) {
 func (m *Manager) unstage(v *volume) (left bool, err error) {
 	var d *driver
 	if v.staging != "" {
-		if d, err = m.await(m.ctx, v.id.driver); err != nil {
+		if d, err = m.await(m.ctx, v.id.Driver); err != nil {
 			return false, err
 		}
 	}
@@ -138,7 +138,7 @@ func (m *Manager) unstage(v *volume) (left bool, err error) {
 			return false, err
 		}
 		if ok {
-			if _, err := d.NodeUnstageVolume(ctx, &spec.NodeUnstageVolumeRequest{VolumeId: v.id.handle, StagingTargetPath: d.path(v.staging)}); err != nil {
+			if _, err := d.NodeUnstageVolume(ctx, &spec.NodeUnstageVolumeRequest{VolumeId: v.id.Handle, StagingTargetPath: d.path(v.staging)}); err != nil {
 				return false, err
 			}
 		}
