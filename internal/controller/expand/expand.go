@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/proa-dev/proa/internal/api/core"
 	"github.com/proa-dev/proa/internal/client"
 	"github.com/proa-dev/proa/internal/client/event"
 	"github.com/proa-dev/proa/internal/controller/loop"
@@ -100,7 +101,9 @@ func (c *Controller) grow(ctx context.Context, claim *corev1.PersistentVolumeCla
 			return err
 		}
 	}
-	_, err = c.status(ctx, claim, finished(claim.Status, v.Spec.Capacity[corev1.ResourceStorage]))
+	done := *claim.Status.DeepCopy()
+	core.Grown(&done, v.Spec.Capacity[corev1.ResourceStorage])
+	_, err = c.status(ctx, claim, done)
 	return err
 }
 

@@ -1,13 +1,14 @@
 package expand
 
 import (
-	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/component-helpers/storage/volume"
+
+	"github.com/proa-dev/proa/internal/api/core"
 )
 
 // resizer names, in a claim's annotations, who grows its volume.
@@ -68,34 +69,7 @@ func begun(s corev1.PersistentVolumeClaimStatus, size resource.Quantity, now met
 		return c.Type == corev1.PersistentVolumeClaimResizing && c.Status == corev1.ConditionTrue
 	})
 	if i < 0 {
-		out.Conditions = append(without(out.Conditions), corev1.PersistentVolumeClaimCondition{Type: corev1.PersistentVolumeClaimResizing, Status: corev1.ConditionTrue, LastTransitionTime: now})
+		out.Conditions = append(core.NotGrowing(out.Conditions), corev1.PersistentVolumeClaimCondition{Type: corev1.PersistentVolumeClaimResizing, Status: corev1.ConditionTrue, LastTransitionTime: now})
 	}
 	return out
-}
-
-// finished is the status of a claim whose volume has a new size.
-func finished(s corev1.PersistentVolumeClaimStatus, size resource.Quantity) corev1.PersistentVolumeClaimStatus {
-	out := *s.DeepCopy()
-	if out.Capacity == nil {
-		out.Capacity = corev1.ResourceList{}
-	}
-	out.Capacity[corev1.ResourceStorage] = size
-	maps.DeleteFunc(out.AllocatedResourceStatuses, func(r corev1.ResourceName, _ corev1.ClaimResourceStatus) bool { return r == corev1.ResourceStorage })
-	if len(out.AllocatedResourceStatuses) == 0 {
-		out.AllocatedResourceStatuses = nil
-	}
-	out.Conditions = without(out.Conditions)
-	return out
-}
-
-// without what conditions say about growing.
-func without(all []corev1.PersistentVolumeClaimCondition) []corev1.PersistentVolumeClaimCondition {
-	return slices.DeleteFunc(all, func(c corev1.PersistentVolumeClaimCondition) bool {
-		switch c.Type {
-		case corev1.PersistentVolumeClaimResizing, corev1.PersistentVolumeClaimFileSystemResizePending,
-			corev1.PersistentVolumeClaimControllerResizeError, corev1.PersistentVolumeClaimNodeResizeError:
-			return true
-		}
-		return false
-	})
 }

@@ -7,6 +7,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/component-helpers/storage/volume"
+
+	"github.com/proa-dev/proa/internal/api/core"
 )
 
 func sizes(s string) corev1.ResourceList {
@@ -93,7 +95,7 @@ func TestSteps(t *testing.T) {
 	if got := target(claim); got.String() != "3Gi" {
 		t.Errorf("what was begun is %v", got)
 	}
-	claim.Status = finished(claim.Status, target(claim))
+	core.Grown(&claim.Status, target(claim))
 	if s := claim.Status; s.Capacity.Storage().String() != "3Gi" || s.AllocatedResourceStatuses != nil || len(s.Conditions) != 1 || s.AllocatedResources.Storage().String() != "3Gi" {
 		t.Errorf("%+v", s)
 	}

@@ -10,6 +10,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 
+	"github.com/proa-dev/proa/internal/api/core"
 	"github.com/proa-dev/proa/internal/client"
 	"github.com/proa-dev/proa/internal/client/event"
 )
@@ -52,7 +53,7 @@ func (m *Manager) grow(ctx context.Context, t *target, done mounted) error {
 			m.Events.Normal(about, "FileSystemResizeSuccessful", "MountVolume.NodeExpandVolume succeeded for volume %q %s", t.name, m.Node)
 		}
 		if !plan.told {
-			if _, err = m.status(ctx, claim, func(c *v1.PersistentVolumeClaim) { expanded(c, plan.size) }); err != nil {
+			if _, err = m.status(ctx, claim, func(c *v1.PersistentVolumeClaim) { core.Grown(&c.Status, plan.size) }); err != nil {
 				return t.fail("MountVolume.NodeExpandVolume", fmt.Errorf("update pvc status failed: %w", err))
 			}
 		}

@@ -54,19 +54,6 @@ func expanding(claim *v1.PersistentVolumeClaim) {
 	}
 }
 
-// expanded marks a claim as grown. It changes the claim.
-func expanded(claim *v1.PersistentVolumeClaim, size resource.Quantity) {
-	if claim.Status.Capacity == nil {
-		claim.Status.Capacity = v1.ResourceList{}
-	}
-	claim.Status.Capacity[v1.ResourceStorage] = size
-	delete(claim.Status.AllocatedResourceStatuses, v1.ResourceStorage)
-	if len(claim.Status.AllocatedResourceStatuses) == 0 {
-		claim.Status.AllocatedResourceStatuses = nil
-	}
-	claim.Status.Conditions = slices.DeleteFunc(claim.Status.Conditions, resizeCondition)
-}
-
 // notExpanded marks a claim as not grown; infeasible = the controller is to try
 // something else. It changes the claim.
 func notExpanded(claim *v1.PersistentVolumeClaim, why error, infeasible bool) {
@@ -87,12 +74,4 @@ func setResize(claim *v1.PersistentVolumeClaim, s v1.ClaimResourceStatus) {
 		claim.Status.AllocatedResourceStatuses = map[v1.ResourceName]v1.ClaimResourceStatus{}
 	}
 	claim.Status.AllocatedResourceStatuses[v1.ResourceStorage] = s
-}
-
-func resizeCondition(c v1.PersistentVolumeClaimCondition) bool {
-	switch c.Type {
-	case v1.PersistentVolumeClaimResizing, v1.PersistentVolumeClaimFileSystemResizePending, v1.PersistentVolumeClaimNodeResizeError, v1.PersistentVolumeClaimControllerResizeError:
-		return true
-	}
-	return false
 }
