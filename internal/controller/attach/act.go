@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/proa-dev/proa/internal/client/event"
+	"github.com/proa-dev/proa/internal/controller/loop"
 )
 
 // do one step about a disk.
@@ -28,10 +29,7 @@ func (c *Controller) do(ctx context.Context, d disk, s *state, m *memo, one step
 		c.mu.Lock()
 		c.leaving[a.Name] = struct{}{} // so that it is not reported meanwhile
 		c.mu.Unlock()
-		err := c.attachments.Delete(ctx, "", a.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &a.UID}})
-		if !apierrors.IsNotFound(err) {
-			return err
-		}
+		return loop.IgnoreNotFound(c.attachments.Delete(ctx, "", a.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &a.UID}}))
 	}
 	return nil
 }

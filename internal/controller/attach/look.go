@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/proa-dev/proa/internal/client"
+	"github.com/proa-dev/proa/internal/controller/loop"
 	"github.com/proa-dev/proa/internal/controller/volume"
 )
 
@@ -89,10 +90,7 @@ func (c *Controller) lookAtNode(ctx context.Context, d disk, s *state, name stri
 	if used, known := c.departed[name]; known && !slices.Contains(used, d.Name()) {
 		s.nodes[name] = node{}
 	}
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
+	return loop.IgnoreNotFound(err)
 }
 
 // lookForPods that need a disk, if its driver attaches disks.
@@ -124,11 +122,8 @@ func (c *Controller) lookForPods(ctx context.Context, d disk, s *state) error {
 
 func (c *Controller) lookForUsers(ctx context.Context, v *corev1.PersistentVolume, r *corev1.ObjectReference, s *state) error {
 	claim, err := c.claims.Get(ctx, r.Namespace, r.Name)
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
 	if err != nil {
-		return err
+		return loop.IgnoreNotFound(err)
 	}
 	if claim.UID != r.UID || claim.Spec.VolumeName != v.Name || claim.Status.Phase != corev1.ClaimBound {
 		return nil

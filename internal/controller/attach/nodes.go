@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/proa-dev/proa/internal/client"
+	"github.com/proa-dev/proa/internal/controller/loop"
 	"github.com/proa-dev/proa/internal/controller/volume"
 )
 
@@ -63,11 +64,8 @@ func (c *Controller) nodeChanged(old, now *corev1.Node) {
 // report to a node what is attached to it and stays so.
 func (c *Controller) report(ctx context.Context, name string) error {
 	n, err := c.nodes.Get(ctx, "", name)
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
 	if err != nil {
-		return err
+		return loop.IgnoreNotFound(err)
 	}
 	c.mu.Lock()
 	disks := c.disksOn(name)
@@ -99,10 +97,7 @@ func (c *Controller) report(ctx context.Context, name string) error {
 		return err
 	}
 	_, err = c.nodes.Patch(ctx, "", name, client.Patch{Type: types.MergePatchType, Data: patch}, client.WriteOptions{Subresource: "status"})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
+	return loop.IgnoreNotFound(err)
 }
 
 // disksOn a node, whether it needs them or not.

@@ -10,6 +10,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+
+	"github.com/proa-dev/proa/internal/controller/owned"
 )
 
 // patience with a node that is not ready and says, or said, that it uses a disk:
@@ -145,7 +147,7 @@ func severalNodes(v *corev1.PersistentVolume) bool {
 
 // needs says whether a pod needs its volumes on its node.
 func needs(p *corev1.Pod) bool {
-	if p.Spec.NodeName == "" || p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded {
+	if p.Spec.NodeName == "" || owned.Ended(p) {
 		return false
 	}
 	return p.DeletionTimestamp == nil || running(p.Status.InitContainerStatuses) || running(p.Status.ContainerStatuses) || running(p.Status.EphemeralContainerStatuses)

@@ -51,7 +51,7 @@ func taintsOf(slices map[string]*resourcev1.ResourceSlice, now time.Time) map[st
 // false), or at a time that may have passed. claim returns nil for one that is not
 // there; taints are those of a device that drive pods off.
 func leave(p *corev1.Pod, claim func(name string) *resourcev1.ResourceClaim, taints func(device) []resourcev1.DeviceTaint) (at time.Time, ok bool) {
-	if p.Spec.NodeName == "" || ended(p) {
+	if p.Spec.NodeName == "" || owned.Ended(p) {
 		return at, false
 	}
 	for _, name := range owned.ClaimNames(p) {
@@ -92,8 +92,4 @@ func tolerated(tolerations []resourcev1.DeviceToleration, t resourcev1.DeviceTai
 		}
 	}
 	return limit, ok
-}
-
-func ended(p *corev1.Pod) bool {
-	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 }

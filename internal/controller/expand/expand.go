@@ -62,11 +62,11 @@ func (c *Controller) reconcile(ctx context.Context, key string) (time.Duration, 
 	namespace, name := loop.Split(key)
 	claim, err := c.claims.Get(ctx, namespace, name)
 	if err != nil || !wanting(claim) {
-		return 0, gone(err)
+		return 0, loop.IgnoreNotFound(err)
 	}
 	v, err := c.volumes.Get(ctx, "", claim.Spec.VolumeName)
 	if err != nil {
-		return 0, gone(err)
+		return 0, loop.IgnoreNotFound(err)
 	}
 	about := event.Ref(c.claims.Kind(), claim)
 	switch who(claim, v, c.provisioner) {
@@ -81,7 +81,7 @@ func (c *Controller) reconcile(ctx context.Context, key string) (time.Duration, 
 			c.record.Warning(about, "VolumeResizeFailed", "error expanding pvc %s: %v", key, err)
 			return 0, err
 		default:
-			return 0, gone(err)
+			return 0, loop.IgnoreNotFound(err)
 		}
 	}
 	return 0, nil
@@ -116,14 +116,6 @@ func (c *Controller) status(ctx context.Context, claim *corev1.PersistentVolumeC
 	out.Status = to
 	metav1.SetMetaDataAnnotation(&out.ObjectMeta, resizer, c.provisioner)
 	return c.claims.UpdateStatus(ctx, out)
-}
-
-// gone is no error: whoever changes it then says so.
-func gone(err error) error {
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
 }
 
 // news says whether a claim has begun to ask for more than it has, or has come

@@ -31,6 +31,15 @@ type Controller interface {
 // are ordinary: they come again without being logged.
 type Reconcile func(ctx context.Context, key string) (again time.Duration, err error)
 
+// IgnoreNotFound is err unless it says that an object is not there: when it comes
+// again, somebody says so.
+func IgnoreNotFound(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
 // Queue of keys.
 type Queue struct {
 	name string

@@ -6,10 +6,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/proa-dev/proa/internal/client"
+	"github.com/proa-dev/proa/internal/controller/loop"
 )
 
 // Disrupt deletes a pod that must leave, with its grace, after its condition
@@ -19,16 +19,9 @@ func Disrupt(ctx context.Context, c client.Client[*corev1.Pod], p *corev1.Pod, r
 	out := p.DeepCopy()
 	SetDisrupted(out, reason, message, now)
 	if _, err := c.UpdateStatus(ctx, out); err != nil {
-		if apierrors.IsNotFound(err) {
-			return nil
-		}
-		return err
+		return loop.IgnoreNotFound(err)
 	}
-	err := c.Delete(ctx, p.Namespace, p.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &p.UID}})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
+	return loop.IgnoreNotFound(c.Delete(ctx, p.Namespace, p.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &p.UID}}))
 }
 
 // SetDisrupted sets the condition DisruptionTarget of a pod.

@@ -82,7 +82,7 @@ func (c *Controller) podChanged(old, now *corev1.Pod) {
 	}
 	key := client.Key(p.Namespace, p.Name)
 	c.mu.Lock()
-	if now != nil && hasEnded(now) {
+	if now != nil && owned.Ended(now) {
 		c.ended[key] = true
 		if len(c.ended) > c.mostEnded {
 			c.queue.Add(ends)
@@ -121,7 +121,7 @@ func (c *Controller) reconcile(ctx context.Context, key string) (time.Duration, 
 		namespace, name := loop.Split(key[2:])
 		p, err := c.write.Get(ctx, namespace, name)
 		if err != nil || p.DeletionTimestamp == nil || p.Spec.NodeName != "" {
-			return 0, ignoreNotFound(err)
+			return 0, loop.IgnoreNotFound(err)
 		}
 		return 0, c.remove(ctx, p, "")
 	}
@@ -161,7 +161,7 @@ func (c *Controller) tooMany(ctx context.Context) error {
 	var all []*corev1.Pod
 	for key := range c.ended {
 		namespace, name := loop.Split(key)
-		if p, ok := c.pods.Get(namespace, name); ok && hasEnded(p) {
+		if p, ok := c.pods.Get(namespace, name); ok && owned.Ended(p) {
 			all = append(all, p)
 		}
 	}
@@ -180,14 +180,14 @@ func (c *Controller) tooMany(ctx context.Context) error {
 // remove a pod at once. One that has not ended is marked as failed first, so that
 // its controller learns what became of it; why is then its DisruptionTarget.
 func (c *Controller) remove(ctx context.Context, p *corev1.Pod, why string) error {
-	if !hasEnded(p) {
+	if !owned.Ended(p) {
 		out := p.DeepCopy()
 		out.Status.Phase = corev1.PodFailed
 		if why != "" {
 			owned.SetDisrupted(out, "DeletionByPodGC", why, c.now())
 		}
 		if _, err := c.write.UpdateStatus(ctx, out); err != nil {
-			return ignoreNotFound(err)
+			return loop.IgnoreNotFound(err)
 		}
 	}
 	err := c.write.Delete(ctx, p.Namespace, p.Name, metav1.DeleteOptions{
@@ -197,17 +197,6 @@ func (c *Controller) remove(ctx context.Context, p *corev1.Pod, why string) erro
 		return fmt.Errorf("pod %s/%s is garbage, but cannot be deleted: %w", p.Namespace, p.Name, err)
 	}
 	return nil
-}
-
-func ignoreNotFound(err error) error {
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
-}
-
-func hasEnded(p *corev1.Pod) bool {
-	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 }
 
 // outOfService: a person said so, and the node is not ready (KEP-2268).

@@ -21,7 +21,7 @@ const mostBase = 57
 
 // ended: nothing of the pod runs, or ever will.
 func ended(p *corev1.Pod) bool {
-	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed || p.DeletionTimestamp != nil && p.Spec.NodeName == ""
+	return owned.Ended(p) || p.DeletionTimestamp != nil && p.Spec.NodeName == ""
 }
 
 // needsWork says whether there may be something to do for a pod's claims, as far

@@ -141,10 +141,7 @@ func (c *Controller) reconcile(ctx context.Context, key string) (time.Duration, 
 	} else {
 		err = c.claim(ctx, namespace, name)
 	}
-	if apierrors.IsNotFound(err) { // it went meanwhile
-		err = nil
-	}
-	return 0, err
+	return 0, loop.IgnoreNotFound(err) // it went meanwhile
 }
 
 // pod gets its claims and, once it has a node, is among their consumers.

@@ -152,7 +152,7 @@ func (s *state) keep(p *plan, r replica) (busy bool) {
 		}
 		p.create = append(p.create, r.pod)
 		return true
-	case ended(r.pod):
+	case owned.Ended(r.pod):
 		if r.pod.DeletionTimestamp == nil {
 			p.remove = append(p.remove, r.pod)
 		}
@@ -192,10 +192,6 @@ func (s *state) retain(p *plan, all []replica, shrunk bool) {
 			}
 		}
 	}
-}
-
-func ended(p *corev1.Pod) bool {
-	return p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded
 }
 
 // healthy: running, ready for long enough, and staying.

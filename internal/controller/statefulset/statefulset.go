@@ -218,7 +218,7 @@ func (c *Controller) carryOut(ctx context.Context, set *appsv1.StatefulSet, p pl
 	})
 	err := owned.Each(len(p.remove), func(i int) error {
 		pod := p.remove[i]
-		if ended(pod) {
+		if owned.Ended(pod) {
 			if pod.Status.Phase == corev1.PodFailed {
 				c.record.Warning(about, "RecreatingFailedPod", "StatefulSet %s/%s is recreating failed Pod %s", set.Namespace, set.Name, pod.Name)
 			} else {

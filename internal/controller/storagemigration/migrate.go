@@ -95,21 +95,14 @@ func (c *Controller) reconcile(ctx context.Context, key string) (time.Duration, 
 	p := decide(mine)
 	for _, m := range p.ended {
 		if err := c.end(ctx, m); err != nil {
-			return 0, gone(err)
+			return 0, loop.IgnoreNotFound(err)
 		}
 	}
 	if p.run == nil {
 		return 0, nil
 	}
 	again, err := c.run(ctx, p.run)
-	return again, gone(err)
-}
-
-func gone(err error) error {
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
+	return again, loop.IgnoreNotFound(err)
 }
 
 // end says, of a migration that is over, that it runs no longer.
