@@ -197,6 +197,33 @@ func TestAuditThatFails(t *testing.T) {
 	full(audit.ModeStrict).fails(500, "InternalError", "failed to store audit event", "GET", cms, "", "User: ann")
 }
 
+// TestAccessIsCounted: who was known, what was decided and what was recorded is told.
+func TestAccessIsCounted(t *testing.T) {
+	h, _ := audited(t, "rules:\n- {level: None, users: [quiet]}\n- {level: Metadata}\n", nil)
+	for user, code := range map[string]int{"ann@example.com": 200, "quiet": 200, "nobody": 401, "bad": 401, "eve": 403, "err": 500} {
+		if r := h.do("GET", cms, "", "User: "+user); r.code != code {
+			t.Errorf("%s: %s", user, r)
+		}
+	}
+	h.do("GET", cms, "", "User: bob", "Impersonate-User: eve")
+	text := string(h.ok("GET", "/metrics", "").body)
+	for _, line := range []string{ // one request more made the namespace, and this is one
+		`authentication_attempts{result="success"} 7`, `authentication_attempts{result="failure"} 1`, `authentication_attempts{result="error"} 1`,
+		`authentication_duration_seconds_count{result="success"} 7`, `authenticated_user_requests{username="email_id"} 1`, `authenticated_user_requests{username="other"} 6`,
+		`authorization_attempts_total{result="allowed"} 4`, `authorization_attempts_total{result="no-opinion"} 2`, `authorization_attempts_total{result="error"} 1`,
+		`authorization_attempts_total{result="denied"} 0`, `authorization_duration_seconds_count{result="allowed"} 4`,
+		`apiserver_impersonation_attempts_total{decision="allowed",mode="user-info"} 1`,
+		`apiserver_audit_level_total{level="None"} 1`, `apiserver_audit_level_total{level="Metadata"} 8`, `apiserver_audit_requests_rejected_total 0`,
+	} {
+		if !strings.Contains(text, "\n"+line+"\n") {
+			t.Errorf("missing: %s", line)
+		}
+	}
+	if t.Failed() {
+		t.Log(text)
+	}
+}
+
 func TestWarningsOfAuthentication(t *testing.T) {
 	h := newHarness(t, func(c *Config) { c.Authenticator = byHeader{} })
 	if w := h.ok("GET", cms, "", "User: old").header.Get("Warning"); w != `299 - "old token"` {

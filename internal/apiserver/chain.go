@@ -54,7 +54,7 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
 	if w.audit != nil {
 		ctx = audit.With(ctx, w.audit)
 	}
-	user, err := s.authenticate(ctx, r)
+	user, err := s.authenticate(ctx, r, start)
 	if err != nil {
 		s.log.Debug("a request was not authenticated", "path", r.URL.Path, "err", err)
 		w.audit.Unauthenticated(r, info)
@@ -67,7 +67,7 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
 	}
 	if s.cfg.Authorizer != nil && impersonates(r.Header) {
 		by, constraint := user, ""
-		if user, constraint, err = auth.Impersonate(ctx, s.cfg.Authorizer, by, auth.AttributesOf(info, r), r.Header); err != nil {
+		if user, constraint, err = auth.Impersonate(ctx, s.cfg.Authorizer, by, auth.AttributesOf(info, r), r.Header, &s.cfg.Metrics.Impersonation); err != nil {
 			s.fail(w, r, err)
 			return
 		}
@@ -95,19 +95,32 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
 	s.route(w, r, user, info)
 }
 
-// authenticate says who sent a request; nobody known is an error.
-func (s *Server) authenticate(ctx context.Context, r *http.Request) (*request.User, error) {
+var errNoCredentials = errors.New("the request shows no credentials, and none may come without")
+
+// authenticate says who sent a request that came at start; nobody known is an error.
+func (s *Server) authenticate(ctx context.Context, r *http.Request, start time.Time) (*request.User, error) {
+	u, err := s.who(ctx, r)
+	m, took := &s.cfg.Metrics.Authentication, time.Since(start)
+	switch {
+	case err != nil:
+		m.Error.Done(took)
+	case u == nil:
+		m.Failure.Done(took)
+		err = errNoCredentials
+	default:
+		m.Known(u.Name, took)
+	}
+	return u, err
+}
+
+func (s *Server) who(ctx context.Context, r *http.Request) (*request.User, error) {
 	if u, ok := ctx.Value(ownUser{}).(*request.User); ok {
 		return u, nil
 	}
 	if s.cfg.Authenticator == nil {
 		return &request.User{Name: request.Anonymous, Groups: []string{request.Unauthenticated}}, nil
 	}
-	u, err := s.cfg.Authenticator.Authenticate(ctx, r)
-	if u == nil && err == nil {
-		err = errors.New("the request shows no credentials, and none may come without")
-	}
-	return u, err
+	return s.cfg.Authenticator.Authenticate(ctx, r)
 }
 
 func impersonates(h http.Header) bool {
@@ -131,15 +144,23 @@ func (s *Server) authorize(ctx context.Context, w *response, u *request.User, i 
 		return nil
 	}
 	a := auth.AttributesOf(i, r)
+	start := time.Now()
 	decision, why, err := s.cfg.Authorizer.Authorize(ctx, u, a)
+	m, took := &s.cfg.Metrics.Authorization, time.Since(start)
 	switch {
 	case decision == auth.Allow:
+		m.Allowed.Done(took)
 		w.audit.Annotate(decisionAnnotation, "allow")
 		w.audit.Annotate(reasonAnnotation, why)
 		return nil
 	case err != nil:
+		m.Error.Done(took)
 		w.audit.Annotate(reasonAnnotation, "internal error")
 		return apierrors.NewInternalError(err)
+	case decision == auth.Deny:
+		m.Denied.Done(took)
+	default:
+		m.NoOpinion.Done(took)
 	}
 	w.audit.Annotate(decisionAnnotation, "forbid")
 	w.audit.Annotate(reasonAnnotation, why)

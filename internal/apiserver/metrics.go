@@ -12,7 +12,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/proa-dev/proa/internal/api"
-	"github.com/proa-dev/proa/internal/apiserver/fairness"
 	"github.com/proa-dev/proa/internal/apiserver/request"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -45,7 +44,7 @@ type vectors struct {
 	took  *prometheus.HistogramVec
 }
 
-func newMetrics(reads, writes *limit, gate *fairness.Gate) *metrics {
+func newMetrics(c *Config, reads, writes *limit) *metrics {
 	m := &metrics{}
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -62,8 +61,9 @@ func newMetrics(reads, writes *limit, gate *fairness.Gate) *metrics {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "apiserver_current_inflight_requests", Help: "Maximal number of currently used inflight request limit of this apiserver per request kind in last second.", ConstLabels: prometheus.Labels{"request_kind": kind}},
 			func() float64 { return float64(l.now.Load()) }))
 	}
-	if gate != nil {
-		reg.MustRegister(gate.Metrics())
+	reg.MustRegister(c.Metrics, c.Audit.Metrics())
+	if c.Fairness != nil {
+		reg.MustRegister(c.Fairness.Metrics())
 	}
 	m.handler = promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
 	m.make = func(k seriesKey) *series {

@@ -28,6 +28,7 @@ import (
 	"github.com/proa-dev/proa/internal/apiserver/allocate"
 	"github.com/proa-dev/proa/internal/apiserver/audit"
 	"github.com/proa-dev/proa/internal/apiserver/auth"
+	authmetrics "github.com/proa-dev/proa/internal/apiserver/auth/metrics"
 	"github.com/proa-dev/proa/internal/apiserver/discovery"
 	"github.com/proa-dev/proa/internal/apiserver/fairness"
 	"github.com/proa-dev/proa/internal/apiserver/stream"
@@ -82,7 +83,9 @@ type Config struct {
 	// but MaxReads and MaxWrites bounds what is worked on at once; 0 = 400 and 200.
 	Fairness            *fairness.Gate
 	MaxReads, MaxWrites int64
-	Log                 *slog.Logger
+	// Metrics of authentication and authorisation, nil = those of this server alone.
+	Metrics *authmetrics.Metrics
+	Log     *slog.Logger
 }
 
 // TokenIssuer makes service-account tokens.
@@ -126,6 +129,7 @@ func New(c Config) (*Server, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	c.Metrics = authmetrics.Or(c.Metrics)
 	claims := map[schema.GroupResource]verbs.Claimer{}
 	if k, ok := c.Catalog.Resource(schema.GroupVersionResource{Version: "v1", Resource: "services"}); ok {
 		services, err := allocate.NewServices(c.ServiceCIDRs, c.NodePorts, c.Cache.Of(k.Kind), c.addresses(), c.Cache.Ready())
@@ -135,7 +139,7 @@ func New(c Config) (*Server, error) {
 		claims[k.GroupResource()] = services
 	}
 	s := &Server{cfg: c, log: c.Log}
-	s.metrics = newMetrics(&s.reads, &s.writes, c.Fairness)
+	s.metrics = newMetrics(&c, &s.reads, &s.writes)
 	s.closing, s.close = context.WithCancel(context.Background())
 	if s.reads.max, s.writes.max = orMax(c.MaxReads, 400), orMax(c.MaxWrites, 200); c.Fairness != nil {
 		s.reads.max, s.writes.max = -1, -1

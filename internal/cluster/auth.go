@@ -2,9 +2,14 @@ package cluster
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,6 +20,7 @@ import (
 	"github.com/proa-dev/proa/internal/apiserver"
 	"github.com/proa-dev/proa/internal/apiserver/audit"
 	"github.com/proa-dev/proa/internal/apiserver/auth"
+	"github.com/proa-dev/proa/internal/apiserver/auth/metrics"
 	"github.com/proa-dev/proa/internal/apiserver/auth/setup"
 	"github.com/proa-dev/proa/internal/cache"
 )
@@ -44,7 +50,11 @@ func (s *server) openAuth(of func(*api.Kind) cache.Reader) error {
 	if s.Server.Audit != nil {
 		what = *s.Server.Audit
 	}
-	var err error
+	count, err := s.measure()
+	if err != nil {
+		return err
+	}
+	what.Servers = count.Webhooks
 	if s.audit, err = what.Open(s.logFor("audit")); err != nil {
 		return err
 	}
@@ -52,9 +62,31 @@ func (s *server) openAuth(of func(*api.Kind) cache.Reader) error {
 		setup.Own{ClientCA: s.certs.ca.PEM, ProxyCA: s.certs.frontProxy.PEM, ProxyNames: []string{frontProxyName}},
 		auth.Config{
 			Catalog: s.catalog, Of: of, Signer: s.certs.accounts, LastUsed: s.lastUsed,
-			Issuers: []string{"https://kubernetes.default.svc." + s.Server.ClusterDomain},
+			Issuers: []string{"https://kubernetes.default.svc." + s.Server.ClusterDomain}, Metrics: count,
 		}, s.logFor("auth"))
 	return err
+}
+
+// measure what authentication and authorisation do. A server is told from others of
+// its cluster by the name of its machine, in the form that Kubernetes has for it.
+func (s *server) measure() (*metrics.Metrics, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, err
+	}
+	m := metrics.New(identity(host))
+	m.Webhooks.Note, m.Aggregated.Note = audit.Annotate, audit.Annotate
+	return m, nil
+}
+
+// identity of the API server on a machine: a hash of both names, each after its length.
+func identity(host string) string {
+	var text []byte
+	for _, part := range []string{host, "kube-apiserver"} {
+		text = append(binary.BigEndian.AppendUint16(text, uint16(len(part))), part...)
+	}
+	sum := sha256.Sum256(text)
+	return "apiserver-" + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:16]))
 }
 
 // lastUsed writes the day on which the token of a Secret was used to the Secret.

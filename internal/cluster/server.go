@@ -103,6 +103,7 @@ func (s *server) newAPI() (*apiserver.Server, error) {
 	}
 	who := s.auth
 	hooks := hook.New(s.catalog, of)
+	hooks.Servers = who.Metrics.Webhooks
 	documents := openapi.New(s.catalog, kubernetesVersion.GitVersion)
 	s.custom = extension.New(extension.Config{Catalog: s.catalog, Cache: s.cache, OpenAPI: documents, Hooks: hooks, Log: s.logFor("custom resources")})
 	fields := managedfields.New(s.catalog, &openapi.Types{}, s.custom.TypeConverter)
@@ -115,7 +116,7 @@ func (s *server) newAPI() (*apiserver.Server, error) {
 	}
 	s.others = aggregate.New(aggregate.Config{
 		Catalog: s.catalog, Of: of, Hooks: hooks, Log: s.logFor("aggregation"),
-		Certificate: s.certs.proxyClient.Dial, Yields: s.measured(),
+		Certificate: s.certs.proxyClient.Dial, Yields: s.measured(), Servers: who.Metrics.Aggregated,
 	})
 	documents.SetOthers(s.others.Documents)
 	s.gate = s.Server.Limits.gate()
@@ -123,7 +124,7 @@ func (s *server) newAPI() (*apiserver.Server, error) {
 		Fairness: s.gate, MaxReads: s.Server.Limits.Reads, MaxWrites: s.Server.Limits.Writes,
 		Aggregated: s.others.Serve, Groups: s.others.Groups, Makers: s.makers(),
 		Catalog: s.catalog, Cache: s.cache, Store: s.store, Shared: len(s.Server.Etcd.Servers) > 0,
-		Authenticator: who.Authenticator, Authorizer: who.Authorizer, Admission: admit,
+		Authenticator: who.Authenticator, Authorizer: who.Authorizer, Admission: admit, Metrics: who.Metrics,
 		Fields: fields,
 		Review: who.Reviews.Answer, Tokens: who.ServiceAccounts, OpenID: s.openID(), Audit: s.audit,
 		ServiceCIDRs: s.Server.ServiceCIDRs, NodePorts: allocate.Ports{From: int32(s.Server.NodePorts.From), To: int32(s.Server.NodePorts.To)},

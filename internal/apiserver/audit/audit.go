@@ -31,7 +31,10 @@ type Log struct {
 	sinks  []sink
 	log    *slog.Logger
 	lost   atomic.Int64 // events that no sink took
+	count  counters
 }
+
+func newLog(p *Policy, log *slog.Logger) *Log { return &Log{policy: p, log: log, count: newCounters()} }
 
 // entry is an event on its way to the sinks: immutable, encoded once for all.
 type entry struct {
@@ -70,23 +73,24 @@ func (l *Log) Lost() int64 { return l.lost.Load() }
 func (l *Log) put(ev *auditv1.Event) error {
 	text, err := json.Marshal(ev)
 	if err != nil {
-		l.failed(1, "an audit event cannot be written as JSON", err)
+		l.failed(pluginLog, 1, err)
 		return err
 	}
 	e := entry{ev, text}
 	var failed []error
 	for _, s := range l.sinks {
-		if err := s.put(e); err != nil {
-			l.failed(1, "an audit event is lost", err)
+		if err := s.put(e); err != nil { // who has lost it has said so
 			failed = append(failed, err)
 		}
 	}
 	return errors.Join(failed...)
 }
 
-func (l *Log) failed(n int, what string, err error) {
+// failed notes that events are lost, and where.
+func (l *Log) failed(plugin string, n int, err error) {
 	l.lost.Add(int64(n))
-	l.log.Error(what, "events", n, "err", err)
+	l.count.failed(plugin, n)
+	l.log.Error("audit events are lost", "in", plugin, "events", n, "err", err)
 }
 
 // Begin the record of a request, before anybody knows whose it is.
@@ -120,6 +124,7 @@ func (rec *Record) emit(stage auditv1.Stage) error {
 	}
 	ev.Annotations = maps.Clone(ev.Annotations)
 	rec.mu.Unlock()
+	rec.log.count.events.Inc()
 	return rec.log.put(&ev)
 }
 

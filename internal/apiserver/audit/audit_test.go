@@ -20,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 
+	"github.com/proa-dev/proa/internal/apiserver/auth/metricstest"
 	"github.com/proa-dev/proa/internal/apiserver/auth/webhooktest"
 	"github.com/proa-dev/proa/internal/apiserver/request"
 )
@@ -27,11 +28,6 @@ import (
 func stageOf(s string) auditv1.Stage { return auditv1.Stage(s) }
 
 var discard = slog.New(slog.DiscardHandler)
-
-// sinkFunc is a function as a sink.
-type sinkFunc func(e ...entry) error
-
-func (f sinkFunc) put(e ...entry) error { return f(e...) }
 
 // recorder keeps events.
 type recorder struct {
@@ -61,7 +57,8 @@ func (r *recorder) stages() string {
 func record(t *testing.T, rules string) (*Record, *recorder, *http.Request) {
 	t.Helper()
 	r := &recorder{}
-	l := &Log{policy: policy(t, rules), sinks: []sink{r}, log: discard}
+	l := newLog(policy(t, rules), discard)
+	l.sinks = []sink{r}
 	req := httptest.NewRequest("POST", "/api/v1/namespaces/ns/secrets?dryRun=All", nil)
 	return l.Begin(req), r, req
 }
@@ -343,16 +340,22 @@ func TestLogFileRotates(t *testing.T) {
 }
 
 func TestModesOfFailure(t *testing.T) {
-	broken := sinkFunc(func(...entry) error { return errors.New("no room") })
+	broken := func(context.Context, []entry) error { return errors.New("no room") }
 	for mode, refused := range map[string]bool{ModeBlocking: false, ModeStrict: true} {
-		l := &Log{policy: policy(t, "rules: [{level: Metadata}]"), log: discard}
+		l := newLog(policy(t, "rules: [{level: Metadata}]"), discard)
 		d := Defaults().Log.Delivery
 		d.Mode = mode
-		l.sinks = []sink{d.deliver(l, broken, nil)}
+		l.sinks = []sink{d.deliver(l, pluginLog, broken)}
 		r := httptest.NewRequest("GET", "/", nil)
 		if err := l.Begin(r).Decide(r, ann, create, false); (err != nil) != refused || l.Lost() == 0 {
 			t.Errorf("%s: %v, %d lost", mode, err, l.Lost())
 		}
+		rejected := "apiserver_audit_requests_rejected_total 0"
+		if refused {
+			rejected = "apiserver_audit_requests_rejected_total 1"
+		}
+		metricstest.Expect(t, l.Metrics(), rejected, `apiserver_audit_error_total{plugin="log"} 1`, "apiserver_audit_event_total 1",
+			`apiserver_audit_level_total{level="Metadata"} 1`, `apiserver_audit_level_total{level="None"} 0`)
 	}
 }
 
@@ -369,6 +372,7 @@ func TestTruncate(t *testing.T) {
 	if one(l, 0); len(lines(t, path)) != 0 || l.Lost() == 0 {
 		t.Error("an event of more than 100 bytes is written")
 	}
+	metricstest.Expect(t, l.Metrics(), `apiserver_audit_error_total{plugin="truncate"} 2`, `!apiserver_audit_error_total{plugin="log"}`)
 }
 
 // webhook in the background, and what is done to it.
@@ -439,6 +443,7 @@ func TestWebhookFails(t *testing.T) {
 	w.Say(500, "")
 	one(l, 0)
 	until(t, "what cannot be sent is lost", func() bool { return l.Lost() == 2 })
+	metricstest.Expect(t, l.Metrics(), `apiserver_audit_error_total{plugin="webhook"} 2`, "apiserver_audit_event_total 4")
 }
 
 func TestWebhookHangs(t *testing.T) {
@@ -456,6 +461,9 @@ func TestWebhookHangs(t *testing.T) {
 		t.Errorf("requests wait for a webhook that hangs: %s", took)
 	}
 	until(t, "events are lost", func() bool { return l.Lost() > 0 })
+	if text := metricstest.Text(t, l.Metrics()); !strings.Contains(text, `apiserver_audit_error_total{plugin="buffered"}`) {
+		t.Error(text)
+	}
 	release()
 	stop()
 }

@@ -15,6 +15,7 @@ import (
 	lumberjack "gopkg.in/natefinch/lumberjack.v2"
 
 	"github.com/proa-dev/proa/internal/apiserver/auth/callout"
+	"github.com/proa-dev/proa/internal/apiserver/auth/metrics"
 )
 
 // Options are what the --audit-* flags say.
@@ -22,6 +23,8 @@ type Options struct {
 	PolicyFile string
 	Log        LogOptions
 	Webhook    WebhookOptions
+	// Servers looks at the certificate of the webhook; nil = nobody does.
+	Servers *metrics.Servers
 }
 
 // LogOptions of the log file; Path "" = none, "-" = standard output.
@@ -146,22 +149,21 @@ func (o *Options) Open(log *slog.Logger) (*Log, error) {
 	for _, problem := range problems {
 		log.Warn("the audit policy says what nobody understands; it is ignored", "file", o.PolicyFile, "problem", problem)
 	}
-	l := &Log{policy: p, log: log}
+	l := newLog(p, log)
 	if o.Log.Path != "" {
 		out, err := o.Log.open()
 		if err != nil {
 			return nil, fmt.Errorf("--audit-log-path: %w (choose a file that can be written)", err)
 		}
 		f := &file{out: out, legacy: o.Log.Format == "legacy"}
-		l.sinks = append(l.sinks, o.Log.Delivery.deliver(l, f, func(_ context.Context, all []entry) error { return f.put(all...) }))
+		l.sinks = append(l.sinks, o.Log.Delivery.deliver(l, pluginLog, func(_ context.Context, all []entry) error { return f.put(all...) }))
 	}
 	if o.Webhook.ConfigFile != "" {
-		c, err := callout.Open(o.Webhook.ConfigFile, callout.Options{First: o.Webhook.InitialBackoff, Again: callout.Always})
+		c, err := callout.Open(o.Webhook.ConfigFile, callout.Options{First: o.Webhook.InitialBackoff, Again: callout.Always, Servers: o.Servers})
 		if err != nil {
 			return nil, fmt.Errorf("--audit-webhook-config-file: %w", err)
 		}
-		h := &hook{c}
-		l.sinks = append(l.sinks, o.Webhook.Delivery.deliver(l, h, h.send))
+		l.sinks = append(l.sinks, o.Webhook.Delivery.deliver(l, pluginWebhook, (&hook{c}).send))
 	}
 	if len(l.sinks) == 0 {
 		log.Warn("nothing will be audited: name a file with --audit-log-path, or a webhook with --audit-webhook-config-file")
@@ -170,28 +172,27 @@ func (o *Options) Open(log *slog.Logger) (*Log, error) {
 	return l, nil
 }
 
-// deliver to a sink in the way that is asked for.
-func (d *Delivery) deliver(l *Log, to sink, send func(ctx context.Context, all []entry) error) sink {
-	if d.Mode == ModeBatch {
+// deliver to what send is the way to, as is asked for.
+func (d *Delivery) deliver(l *Log, plugin string, send func(ctx context.Context, all []entry) error) sink {
+	within := func(ctx context.Context) sink {
+		var to sink = &noting{sender{ctx, send}, plugin, l}
 		if d.Truncate {
-			return newQueue(d.Batch, l, func(ctx context.Context, all []entry) error {
-				return (&truncate{to: sender{ctx, send}, maxEvent: d.TruncateEvent, maxBatch: d.TruncateMaxBatch}).put(all...)
-			})
+			to = &truncate{to: to, maxEvent: d.TruncateEvent, maxBatch: d.TruncateMaxBatch, log: l}
 		}
-		return newQueue(d.Batch, l, send)
+		return to
 	}
-	if d.Truncate {
-		to = &truncate{to: to, maxEvent: d.TruncateEvent, maxBatch: d.TruncateMaxBatch}
+	switch d.Mode {
+	case ModeBatch:
+		return newQueue(d.Batch, l, func(ctx context.Context, all []entry) error { return within(ctx).put(all...) })
+	case ModeBlocking:
+		return careless{within(context.Background())}
 	}
-	if d.Mode == ModeBlocking {
-		to = &careless{to: to, log: l}
-	}
-	return to
+	return within(context.Background())
 }
 
 // sender is a function as a sink.
 type sender struct {
-	ctx  context.Context //nolint:containedctx // lives for one call
+	ctx  context.Context //nolint:containedctx // of the batch, or of nothing in particular
 	send func(ctx context.Context, all []entry) error
 }
 

@@ -50,7 +50,7 @@ func (q *queue) put(all ...entry) error {
 		select {
 		case q.events <- e:
 		default:
-			q.log.failed(len(all)-n, "audit events are lost", errFull)
+			q.log.failed(pluginBuffered, len(all)-n, errFull)
 			return nil // the mode promises not to hinder requests
 		}
 	}
@@ -73,9 +73,7 @@ func (q *queue) run(ctx context.Context) {
 		q.at <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-q.at }()
-			if err := q.to(calls, batch); err != nil {
-				q.log.failed(len(batch), "audit events are lost", err)
-			}
+			q.to(calls, batch) //nolint:errcheck // who has lost it has said so
 		})
 		if ctx.Err() != nil {
 			time.AfterFunc(lastCall, stop)

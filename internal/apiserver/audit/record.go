@@ -61,7 +61,11 @@ func (rec *Record) Decide(r *http.Request, u *request.User, i *request.Info, lon
 	if rec == nil || !rec.decide(r, u, i, long) {
 		return nil
 	}
-	return rec.emit(auditv1.StageRequestReceived)
+	err := rec.emit(auditv1.StageRequestReceived)
+	if err != nil {
+		rec.log.count.rejected.Inc()
+	}
+	return err
 }
 
 // Unauthenticated decides for a request of nobody known: its answer alone is recorded.
@@ -75,6 +79,7 @@ func (rec *Record) decide(r *http.Request, u *request.User, i *request.Info, lon
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
 	rec.decision = rec.log.policy.Decide(u, i)
+	rec.log.count.levels[rec.decision.Level].Inc()
 	if rec.decision.Level == None {
 		rec.state.Store(off)
 		return false

@@ -46,16 +46,26 @@ func (f *file) put(all ...entry) error {
 	return err
 }
 
-// careless is a sink whose failures are no reason to refuse a request.
-type careless struct {
-	to  sink
-	log *Log
+// noting is a sink that says what is lost in another.
+type noting struct {
+	to     sink
+	plugin string
+	log    *Log
 }
 
-func (c *careless) put(all ...entry) error {
-	if err := c.to.put(all...); err != nil {
-		c.log.failed(len(all), "audit events are lost", err)
+func (n *noting) put(all ...entry) error {
+	err := n.to.put(all...)
+	if err != nil {
+		n.log.failed(n.plugin, len(all), err)
 	}
+	return err
+}
+
+// careless is a sink whose failures are no reason to refuse a request.
+type careless struct{ sink }
+
+func (c careless) put(all ...entry) error {
+	c.sink.put(all...) //nolint:errcheck // who has lost it has said so
 	return nil
 }
 
@@ -64,6 +74,7 @@ type truncate struct {
 	to       sink
 	maxEvent int64
 	maxBatch int64
+	log      *Log
 }
 
 var errTooLarge = errors.New("the event is too large even without its objects")
@@ -85,7 +96,9 @@ func (t *truncate) put(all ...entry) error {
 				err = errTooLarge
 			}
 			if err != nil {
-				failed = append(failed, fmt.Errorf("audit event %s: %w", e.event.AuditID, err))
+				err = fmt.Errorf("audit event %s: %w", e.event.AuditID, err)
+				t.log.failed(pluginTruncate, 1, err)
+				failed = append(failed, err)
 				continue
 			}
 		}

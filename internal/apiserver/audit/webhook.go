@@ -9,9 +9,6 @@ import (
 // hook posts events to a webhook.
 type hook struct{ client *callout.Client }
 
-// put is for the modes in which a request waits for its record.
-func (h *hook) put(all ...entry) error { return h.send(context.Background(), all) }
-
 // send an EventList.
 func (h *hook) send(ctx context.Context, all []entry) error {
 	size := 0
@@ -26,6 +23,6 @@ func (h *hook) send(ctx context.Context, all []entry) error {
 		}
 		body = append(body, e.json...)
 	}
-	_, err := h.client.Post(ctx, append(body, "]}"...))
+	_, err := h.client.Post(ctx, append(body, "]}"...), nil)
 	return err
 }

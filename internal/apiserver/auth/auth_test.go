@@ -28,6 +28,8 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/proa-dev/proa/internal/api"
+	"github.com/proa-dev/proa/internal/apiserver/auth/metrics"
+	"github.com/proa-dev/proa/internal/apiserver/auth/metricstest"
 	"github.com/proa-dev/proa/internal/apiserver/auth/policy"
 	"github.com/proa-dev/proa/internal/apiserver/request"
 	"github.com/proa-dev/proa/internal/cache/cachetest"
@@ -352,6 +354,8 @@ func TestCertificates(t *testing.T) {
 	pool := x509.NewCertPool()
 	pool.AddCert(caCert)
 	c := NewCertificates(func() *x509.CertPool { return pool })
+	m := metrics.New("")
+	c.left = m.CertificateExpiration
 	for range 2 { // the second time from memory
 		u, err := c.User([]*x509.Certificate{cert})
 		if err != nil || u.Name != "ann" || !reflect.DeepEqual(u.Groups, []string{"ops", request.Authenticated}) {
@@ -362,6 +366,7 @@ func TestCertificates(t *testing.T) {
 	if _, err := c.User([]*x509.Certificate{cert}); err == nil {
 		t.Error("an expired certificate is good")
 	}
+	metricstest.Expect(t, m, `apiserver_client_certificate_expiration_seconds_bucket{le="0"} 1`, `apiserver_client_certificate_expiration_seconds_bucket{le="1800"} 3`)
 	pool = x509.NewCertPool()
 	c.now = func() time.Time { return now }
 	if _, err := c.User([]*x509.Certificate{cert}); err == nil {
@@ -385,7 +390,7 @@ func TestImpersonate(t *testing.T) {
 		for k, v := range h {
 			r.Header.Set(k, v)
 		}
-		u, _, err := Impersonate(context.Background(), a.Authorizer, &request.User{Name: "bob"}, Attributes{Verb: "get", Path: "/"}, r.Header)
+		u, _, err := Impersonate(context.Background(), a.Authorizer, &request.User{Name: "bob"}, Attributes{Verb: "get", Path: "/"}, r.Header, &a.Metrics.Impersonation)
 		return u, err
 	}
 	if u, err := do(nil); err != nil || u.Name != "bob" {

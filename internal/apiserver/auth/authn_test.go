@@ -27,6 +27,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/proa-dev/proa/internal/apiserver/auth/metricstest"
 	"github.com/proa-dev/proa/internal/apiserver/request"
 )
 
@@ -360,4 +361,7 @@ func TestLegacyTokens(t *testing.T) {
 	if err := show("https://issuer"); err == nil || !strings.Contains(err.Error(), "has been marked invalid") || len(used) != 2 {
 		t.Errorf("one that is not believed any more: %v, %v", err, used)
 	}
+	metricstest.Expect(t, a.Metrics, "serviceaccount_legacy_tokens_total 4", "serviceaccount_legacy_manual_token_uses_total 1",
+		"serviceaccount_legacy_auto_token_uses_total 1", "serviceaccount_invalid_legacy_auto_token_uses_total 1", "serviceaccount_valid_tokens_total 0",
+		`authentication_token_cache_request_total{status="miss"} 1`, `authentication_token_cache_request_total{status="hit"} 4`, `authentication_token_cache_fetch_total{status="ok"} 1`)
 }

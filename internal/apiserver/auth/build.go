@@ -12,6 +12,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 
 	"github.com/proa-dev/proa/internal/api"
+	"github.com/proa-dev/proa/internal/apiserver/auth/metrics"
 	"github.com/proa-dev/proa/internal/apiserver/auth/policy"
 	"github.com/proa-dev/proa/internal/cache"
 )
@@ -37,6 +38,8 @@ type Config struct {
 	Before, After []TokenAuthenticator
 	NoBootstrap   bool // tokens that nodes join with are not believed
 	Anonymous     Anonymous
+
+	Metrics *metrics.Metrics // nil = nobody reads them
 }
 
 // Auth is authentication, authorisation and what answers questions about them.
@@ -47,6 +50,7 @@ type Auth struct {
 	RBAC            *RBAC
 	ServiceAccounts *ServiceAccounts
 	Reviews         *Reviews
+	Metrics         *metrics.Metrics
 }
 
 // New puts the parts together.
@@ -59,6 +63,7 @@ func New(c Config) (*Auth, error) {
 	if len(c.Audiences) == 0 {
 		c.Audiences = c.Issuers
 	}
+	m := metrics.Or(c.Metrics)
 	read := func(obj api.Object) cache.Reader {
 		k, _ := c.Catalog.Type(obj)
 		return c.Of(k)
@@ -69,9 +74,10 @@ func New(c Config) (*Auth, error) {
 		Keys: keys, Audiences: c.Audiences, Pods: pods, Secrets: secrets,
 		Accounts:      cache.Typed[*corev1.ServiceAccount]{Reader: read(&corev1.ServiceAccount{})},
 		Nodes:         cache.Typed[*corev1.Node]{Reader: read(&corev1.Node{})},
-		MaxExpiration: c.MaxExpiration, Extend: c.Extend, LastUsed: c.LastUsed,
+		MaxExpiration: c.MaxExpiration, Extend: c.Extend, LastUsed: c.LastUsed, Metrics: m,
 	})
 	chain := &Chain{Proxies: c.Proxies, Certificates: NewCertificates(c.ClientCA), Audiences: c.Audiences, Anonymous: c.Anonymous}
+	chain.Certificates.left = m.CertificateExpiration
 	for _, t := range c.Before {
 		chain.Tokens = append(chain.Tokens, ForAPI{t, c.Audiences})
 	}
@@ -89,6 +95,6 @@ func New(c Config) (*Auth, error) {
 		Ingresses:   cache.Typed[*networkingv1.Ingress]{Reader: read(&networkingv1.Ingress{})},
 	}
 	z := &Switch{}
-	z.Set(First{node, rbac})
-	return &Auth{chain, z, node, rbac, accounts, &Reviews{Tokens: chain, Authorizer: z, Rules: z}}, nil
+	z.Set(First{Counted(node, m, "Node", "node"), Counted(rbac, m, "RBAC", "rbac")})
+	return &Auth{chain, z, node, rbac, accounts, &Reviews{Tokens: chain, Authorizer: z, Rules: z}, m}, nil
 }

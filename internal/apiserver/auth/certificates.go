@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/utils/lru"
 
 	"github.com/proa-dev/proa/internal/apiserver/request"
@@ -21,6 +22,9 @@ type Certificates struct {
 	roots func() *x509.CertPool
 	good  *lru.Cache // [32]byte of the leaf → verified
 	now   func() time.Time
+	// left is told for how long yet, in seconds, the certificates of users are good;
+	// nil = nobody wants to know.
+	left prometheus.Observer
 }
 
 type verified struct {
@@ -36,7 +40,11 @@ func NewCertificates(roots func() *x509.CertPool) *Certificates {
 
 // User of a chain, leaf first; nil, nil for a good one that names nobody.
 func (c *Certificates) User(chain []*x509.Certificate) (*request.User, error) {
-	v, err := c.verify(chain)
+	now := c.now()
+	if c.left != nil {
+		c.left.Observe(chain[0].NotAfter.Sub(now).Seconds())
+	}
+	v, err := c.verify(chain, now)
 	if err != nil || v.user == nil {
 		return nil, err
 	}
@@ -46,12 +54,12 @@ func (c *Certificates) User(chain []*x509.Certificate) (*request.User, error) {
 
 // Check that a chain is good.
 func (c *Certificates) Check(chain []*x509.Certificate) error {
-	_, err := c.verify(chain)
+	_, err := c.verify(chain, c.now())
 	return err
 }
 
-func (c *Certificates) verify(chain []*x509.Certificate) (*verified, error) {
-	leaf, pool, now := chain[0], c.roots(), c.now()
+func (c *Certificates) verify(chain []*x509.Certificate, now time.Time) (*verified, error) {
+	leaf, pool := chain[0], c.roots()
 	sum := sha256.Sum256(leaf.Raw)
 	if v, ok := c.good.Get(sum); ok {
 		if v := v.(*verified); v.pool == pool && now.Before(v.until) && !now.Before(leaf.NotBefore) {

@@ -6,10 +6,12 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 
+	"github.com/proa-dev/proa/internal/apiserver/auth/metrics"
 	"github.com/proa-dev/proa/internal/apiserver/request"
 )
 
@@ -29,12 +31,14 @@ const (
 // from who is asked for. Plain: the verb impersonate for each part of the user
 // (user or service account, groups, UID, extras). constraint is the verb of a
 // constrained impersonation, "" otherwise.
-func Impersonate(ctx context.Context, z Authorizer, u *request.User, a Attributes, h http.Header) (as *request.User, constraint string, err error) {
+func Impersonate(ctx context.Context, z Authorizer, u *request.User, a Attributes, h http.Header, count *metrics.Impersonation) (as *request.User, constraint string, err error) {
 	to, err := impersonated(h)
 	if to == nil || err != nil {
 		return u, "", err
 	}
-	i := &impersonation{ctx: ctx, z: z, by: u, to: to, on: a}
+	i := &impersonation{ctx: ctx, z: z, by: u, to: to, on: a, count: count}
+	start := time.Now()
+	defer func() { count.Attempt(constraint, err == nil, time.Since(start)) }()
 	for _, m := range modes {
 		if !m.fits(i) {
 			continue

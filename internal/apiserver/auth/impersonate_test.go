@@ -10,6 +10,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/proa-dev/proa/internal/apiserver/auth/metrics"
 	"github.com/proa-dev/proa/internal/apiserver/request"
 )
 
@@ -99,7 +100,7 @@ func TestImpersonationModes(t *testing.T) {
 				h["Impersonate-"+name] = append(h["Impersonate-"+name], value)
 			}
 			z := &allowed{list: c.allow}
-			u, constraint, err := Impersonate(context.Background(), z, c.by, Attributes{Verb: "list", Resource: "pods", Namespace: "ns", IsResource: true}, h)
+			u, constraint, err := Impersonate(context.Background(), z, c.by, Attributes{Verb: "list", Resource: "pods", Namespace: "ns", IsResource: true}, h, &metrics.New("").Impersonation)
 			if c.want == nil {
 				if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), c.bad) {
 					t.Errorf("got %+v, %v\nasked %q", u, err, z.asked)
@@ -123,7 +124,7 @@ func TestImpersonationModes(t *testing.T) {
 		})
 	}
 	for _, headers := range []http.Header{{"Impersonate-Group": {"g"}}, {"Impersonate-Uid": {"1"}}, {"Impersonate-Extra-X": {"y"}}} {
-		if _, _, err := Impersonate(context.Background(), &allowed{}, bob, Attributes{}, headers); !apierrors.IsBadRequest(err) {
+		if _, _, err := Impersonate(context.Background(), &allowed{}, bob, Attributes{}, headers, &metrics.New("").Impersonation); !apierrors.IsBadRequest(err) {
 			t.Errorf("%v: %v", headers, err)
 		}
 	}

@@ -7,10 +7,12 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/proa-dev/proa/internal/apiserver/auth/metrics"
 	"github.com/proa-dev/proa/internal/apiserver/request"
 )
 
@@ -20,6 +22,7 @@ type impersonation struct {
 	z      Authorizer
 	by, to *request.User
 	on     Attributes // what the request is about
+	count  *metrics.Impersonation
 }
 
 // many values are first asked for all together, by the name *.
@@ -165,7 +168,9 @@ func checkExtra(key string, values []string) error {
 
 // ask whether the one who impersonates may do something; Forbidden if not.
 func (i *impersonation) ask(by *request.User, a Attributes) error {
+	start := time.Now()
 	d, why, err := i.z.Authorize(i.ctx, by, a)
+	i.count.Check(a.Verb, d == Allow, time.Since(start))
 	if d == Allow {
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"k8s.io/utils/lru"
 
 	"github.com/proa-dev/proa/internal/apiserver/audit"
+	"github.com/proa-dev/proa/internal/apiserver/auth/metrics"
 	"github.com/proa-dev/proa/internal/apiserver/request"
 	"github.com/proa-dev/proa/internal/cache"
 )
@@ -32,6 +33,7 @@ type ServiceAccounts struct {
 	// LastUsed writes the day (YYYY-MM-DD) on which the token of a Secret was used
 	// to its label LastUsedLabel; nil = nobody wants to know.
 	LastUsed func(ctx context.Context, secret *corev1.Secret, day string)
+	Metrics  *metrics.Metrics // nil = nobody reads them
 
 	parsed *lru.Cache // sha256 of a token whose signature was good → *claims
 }
@@ -39,6 +41,7 @@ type ServiceAccounts struct {
 // NewServiceAccounts fills in what is not exported.
 func NewServiceAccounts(s ServiceAccounts) *ServiceAccounts {
 	s.parsed = lru.New(4096)
+	s.Metrics = metrics.Or(s.Metrics)
 	if s.Now == nil {
 		s.Now = time.Now
 	}
@@ -47,18 +50,26 @@ func NewServiceAccounts(s ServiceAccounts) *ServiceAccounts {
 
 // AuthenticateToken implements TokenAuthenticator.
 func (s *ServiceAccounts) AuthenticateToken(ctx context.Context, token string, audiences []string) (*request.User, []string, error) {
-	now := s.Now()
+	now, start := s.Now(), time.Now()
 	sum := sha256.Sum256([]byte(token))
 	var c *claims
 	if known, ok := s.parsed.Get(sum); ok {
+		s.Metrics.Tokens.Hit(start)
 		c = known.(*claims)
 		if c.ExpiresAt != nil && now.After(c.ExpiresAt.Add(Leeway)) {
 			return nil, nil, fmt.Errorf("service account token has expired")
 		}
 	} else {
-		var ours bool
+		unverified := s.Keys.issued(token)
+		if unverified == nil {
+			return nil, nil, nil
+		}
+		known, fetched := s.Metrics.Tokens.Miss(start), s.Metrics.Tokens.Fetch()
 		var err error
-		if c, ours, err = s.Keys.parse(token, now); !ours || err != nil {
+		c, err = s.Keys.verify(token, unverified, now)
+		fetched(err)
+		known()
+		if err != nil {
 			return nil, nil, err
 		}
 		s.parsed.Add(sum, c)
@@ -123,6 +134,9 @@ func (s *ServiceAccounts) user(ctx context.Context, c *claims, now time.Time) (*
 	if b.WarnAfter != nil && now.After(b.WarnAfter.Time) {
 		audit.Annotate(ctx, "authentication.k8s.io/stale-token",
 			fmt.Sprintf("subject: %s, seconds after warning threshold: %d", c.Subject, int64(now.Sub(b.WarnAfter.Time)/time.Second)))
+		s.Metrics.Accounts.Stale.Inc()
+	} else if b.WarnAfter != nil {
+		s.Metrics.Accounts.Valid.Inc()
 	}
 	return u, nil
 }

@@ -121,17 +121,22 @@ func (k *Keys) sign(c *claims) (string, error) {
 	return t.SignedString(k.all[0].signer)
 }
 
-// parse checks form, signature and times. ok is false when the token was not
-// issued here and may be of another sort.
-func (k *Keys) parse(token string, now time.Time) (c *claims, ok bool, err error) {
+// issued reads a token, without checking it. nil = it does not say that it was issued
+// here, and may be of another sort.
+func (k *Keys) issued(token string) *jwt.Token {
 	peek := &claims{}
 	unverified, _, err := jwt.NewParser().ParseUnverified(token, peek)
 	if err != nil || (peek.Issuer != legacyIssuer && !slices.Contains(k.Issuers, peek.Issuer)) {
-		return nil, false, nil
+		return nil
 	}
+	return unverified
+}
+
+// verify checks form, signature and times of a token that says it was issued here.
+func (k *Keys) verify(token string, unverified *jwt.Token, now time.Time) (*claims, error) {
 	kid, _ := unverified.Header["kid"].(string)
 	parser := jwt.NewParser(jwt.WithTimeFunc(func() time.Time { return now }), jwt.WithLeeway(Leeway), jwt.WithIssuedAt())
-	err = ErrBadToken
+	err := ErrBadToken
 	for _, one := range k.all {
 		if kid != "" && kid != one.id || unverified.Method != one.method {
 			continue
@@ -140,7 +145,7 @@ func (k *Keys) parse(token string, now time.Time) (c *claims, ok bool, err error
 		_, bad := parser.ParseWithClaims(token, c, func(*jwt.Token) (any, error) { return one.public, nil })
 		switch {
 		case bad == nil:
-			return c, true, nil
+			return c, nil
 		case errors.Is(bad, jwt.ErrTokenSignatureInvalid): // perhaps another key
 		case errors.Is(bad, jwt.ErrTokenExpired):
 			err = errors.New("service account token has expired")
@@ -150,7 +155,7 @@ func (k *Keys) parse(token string, now time.Time) (c *claims, ok bool, err error
 			err = errors.New("service account token is issued in the future")
 		}
 	}
-	return nil, true, err
+	return nil, err
 }
 
 // Discoverable says that relying parties can find the keys by the issuer: OpenID

@@ -2,16 +2,12 @@ package fairness
 
 import (
 	"context"
-	"net/http/httptest"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-
 	"github.com/proa-dev/proa/internal/api/flowcontrol"
+	"github.com/proa-dev/proa/internal/apiserver/auth/metricstest"
 )
 
 // TestMetrics: what runs, waits, was let through and was refused is told by level and
@@ -20,16 +16,10 @@ func TestMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewGate(10, 4*time.Second)
 		g.Configure(flowcontrol.Schemas(), flowcontrol.Levels())
-		reg := prometheus.NewRegistry()
-		reg.MustRegister(g.Metrics())
 		expect := func(lines ...string) {
 			t.Helper()
-			w := httptest.NewRecorder()
-			promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 			for _, line := range lines {
-				if !strings.Contains(w.Body.String(), "apiserver_flowcontrol_"+line+"\n") {
-					t.Errorf("missing: %s in\n%s", line, w.Body)
-				}
+				metricstest.Expect(t, g.Metrics(), "apiserver_flowcontrol_"+line)
 			}
 		}
 		enter := func() (*Pass, string) { return g.Enter(context.Background(), someone, pods, 1) }

@@ -19,6 +19,8 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/proa-dev/proa/internal/apiserver/auth/metrics"
 )
 
 // Timeout of one call, if nobody says another.
@@ -31,6 +33,10 @@ type Client struct {
 	again   func(error) bool
 }
 
+// Asked is told of each try: what was answered (0 = nothing), what is wrong with it,
+// and how long it took.
+type Asked func(ctx context.Context, code int, err error, took time.Duration)
+
 // Options of a client; zero values are the usual.
 type Options struct {
 	Timeout time.Duration
@@ -40,6 +46,8 @@ type Options struct {
 	// Again says which errors are worth another try; nil = those that pass: broken
 	// connections, 500, 504, 429, and whatever says Retry-After.
 	Again func(error) bool
+	// Servers looks at the certificates that are shown; nil = nobody does.
+	Servers *metrics.Servers
 }
 
 // Open reads a kubeconfig file. Nothing is called yet.
@@ -58,6 +66,7 @@ func Open(kubeconfig string, o Options) (*Client, error) {
 	}
 	config.NegotiatedSerializer = scheme.Codecs.WithoutConversion()
 	config.UserAgent = "kube-apiserver"
+	config.Wrap(o.Servers.Watch)
 	client, err := rest.UnversionedRESTClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig %s: %w", kubeconfig, err)
@@ -73,16 +82,20 @@ func Open(kubeconfig string, o Options) (*Client, error) {
 }
 
 // Post a JSON document and return the answer, after as many tries as it takes.
-// Errors of the service are StatusErrors.
-func (c *Client) Post(ctx context.Context, body []byte) ([]byte, error) {
+// Errors of the service are StatusErrors. asked may be nil.
+func (c *Client) Post(ctx context.Context, body []byte, asked Asked) ([]byte, error) {
 	var answer []byte
 	err := webhook.WithExponentialBackoff(ctx, c.backoff, func() error {
 		var code int
+		start := time.Now()
 		result := c.rest.Post().SetHeader("Content-Type", "application/json").SetHeader("Accept", "application/json").Body(body).Do(ctx).StatusCode(&code)
 		var err error
 		answer, err = result.Raw()
 		if err == nil && code >= http.StatusMultipleChoices {
 			err = fmt.Errorf("the service answered %d", code)
+		}
+		if asked != nil {
+			asked(ctx, code, err, time.Since(start))
 		}
 		var status *apierrors.StatusError
 		if errors.As(err, &status) {

@@ -155,7 +155,7 @@ func (f *fake) spec(change ...func(*apiserver.JWTAuthenticator)) apiserver.JWTAu
 
 func (f *fake) issuers(specs ...apiserver.JWTAuthenticator) *Issuers {
 	f.t.Helper()
-	s := NewIssuers(slog.New(slog.DiscardHandler))
+	s := NewIssuers(slog.New(slog.DiscardHandler), nil)
 	if err := s.Set(Config{JWT: specs, Compiler: authenticationcel.NewDefaultCompiler()}); err != nil {
 		f.t.Fatal(err)
 	}

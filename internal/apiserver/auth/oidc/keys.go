@@ -19,6 +19,8 @@ import (
 	"golang.org/x/time/rate"
 	"k8s.io/apiserver/pkg/apis/apiserver"
 	certutil "k8s.io/client-go/util/cert"
+
+	"github.com/proa-dev/proa/internal/apiserver/auth/metrics"
 )
 
 // keys of an issuer, fetched when they are needed.
@@ -27,6 +29,7 @@ type keys struct {
 	ca                string // PEM; "" = the roots of this machine
 	client            *http.Client
 	log               *slog.Logger
+	metrics           *metrics.Issuer
 
 	mu     sync.Mutex
 	jwks   string // URL, "" = not known yet
@@ -44,9 +47,9 @@ var errNoKey = errors.New("the issuer has no key by which the token could be sig
 // within is how long an issuer may take.
 const within = 30 * time.Second
 
-func newKeys(i *apiserver.Issuer, log *slog.Logger) (*keys, error) {
+func newKeys(i *apiserver.Issuer, m *metrics.Issuer, log *slog.Logger) (*keys, error) {
 	k := &keys{
-		issuer: i.URL, discovery: i.DiscoveryURL, ca: i.CertificateAuthority, log: log,
+		issuer: i.URL, discovery: i.DiscoveryURL, ca: i.CertificateAuthority, log: log, metrics: m,
 		limit: rate.NewLimiter(rate.Every(5*time.Second), 10),
 	}
 	if k.discovery == "" {
@@ -143,7 +146,7 @@ func (k *keys) ask(ctx context.Context) ([]webKey, error) {
 			Issuer string `json:"issuer"`
 			JWKS   string `json:"jwks_uri"`
 		}
-		if err := k.get(ctx, k.discovery, &doc); err != nil {
+		if _, err := k.get(ctx, k.discovery, &doc); err != nil {
 			return nil, err
 		}
 		if doc.Issuer != k.issuer {
@@ -160,7 +163,9 @@ func (k *keys) ask(ctx context.Context) ([]webKey, error) {
 	var set struct {
 		Keys []jsonKey `json:"keys"`
 	}
-	if err := k.get(ctx, from, &set); err != nil {
+	text, err := k.get(ctx, from, &set)
+	k.metrics.Fetched(text, err)
+	if err != nil {
 		return nil, err
 	}
 	all := []webKey{}
@@ -177,29 +182,29 @@ func (k *keys) ask(ctx context.Context) ([]webKey, error) {
 	return all, nil
 }
 
-// get a JSON document.
-func (k *keys) get(ctx context.Context, from string, into any) error {
+// get a JSON document, and return its text, too.
+func (k *keys) get(ctx context.Context, from string, into any) ([]byte, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	answer, err := k.client.Do(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer answer.Body.Close()
 	const most = 1 << 20
 	text, err := io.ReadAll(io.LimitReader(answer.Body, most+1))
 	switch {
 	case err != nil:
-		return fmt.Errorf("%s: %w", from, err)
+		return nil, fmt.Errorf("%s: %w", from, err)
 	case answer.StatusCode != http.StatusOK:
-		return fmt.Errorf("%s: %s", from, answer.Status)
+		return nil, fmt.Errorf("%s: %s", from, answer.Status)
 	case len(text) > most:
-		return fmt.Errorf("%s: more than %d bytes", from, most)
+		return nil, fmt.Errorf("%s: more than %d bytes", from, most)
 	}
 	if err := json.Unmarshal(text, into); err != nil {
-		return fmt.Errorf("%s: no JSON: %w", from, err)
+		return nil, fmt.Errorf("%s: no JSON: %w", from, err)
 	}
-	return nil
+	return text, nil
 }

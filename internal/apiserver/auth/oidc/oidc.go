@@ -28,6 +28,7 @@ import (
 	"k8s.io/apiserver/pkg/apis/apiserver/validation"
 	authenticationcel "k8s.io/apiserver/pkg/authentication/cel"
 
+	"github.com/proa-dev/proa/internal/apiserver/auth/metrics"
 	"github.com/proa-dev/proa/internal/apiserver/request"
 )
 
@@ -40,7 +41,8 @@ type Issuers struct {
 	now atomic.Pointer[[]*issuer]
 	log *slog.Logger
 	// tokens that were good a moment ago
-	seen *cache.LRUExpireCache
+	seen    *cache.LRUExpireCache
+	metrics *metrics.Metrics
 }
 
 // Config of an exchange.
@@ -53,9 +55,9 @@ type Config struct {
 	Now        func() time.Time // nil = time.Now
 }
 
-// NewIssuers without any.
-func NewIssuers(log *slog.Logger) *Issuers {
-	s := &Issuers{log: log, seen: cache.NewLRUExpireCache(4096)}
+// NewIssuers without any. m nil = nobody reads metrics.
+func NewIssuers(log *slog.Logger, m *metrics.Metrics) *Issuers {
+	s := &Issuers{log: log, seen: cache.NewLRUExpireCache(4096), metrics: metrics.Or(m)}
 	s.now.Store(&[]*issuer{})
 	return s
 }
@@ -71,7 +73,7 @@ func (s *Issuers) Set(c Config) error {
 	before := *s.now.Load()
 	var all []*issuer
 	for n := range c.JWT {
-		i, err := newIssuer(&c.JWT[n], c, s.log)
+		i, err := newIssuer(&c.JWT[n], c, s.log, s.metrics)
 		if err != nil {
 			return err
 		}
@@ -84,6 +86,9 @@ func (s *Issuers) Set(c Config) error {
 	for _, old := range before {
 		if !slices.ContainsFunc(all, func(i *issuer) bool { return i.keys == old.keys }) {
 			old.keys.client.CloseIdleConnections()
+		}
+		if !slices.ContainsFunc(all, func(i *issuer) bool { return i.url == old.url }) {
+			old.keys.metrics.Gone()
 		}
 	}
 	s.seen.RemoveAll(func(any) bool { return true })
@@ -106,10 +111,11 @@ func (s *Issuers) AuthenticateToken(ctx context.Context, token string, _ []strin
 	if len(all) == 0 {
 		return nil, nil, nil
 	}
-	sum := sha256.Sum256([]byte(token))
+	start, sum := time.Now(), sha256.Sum256([]byte(token))
 	if v, ok := s.seen.Get(sum); ok {
 		r := v.(remembered)
 		if slices.Contains(all, r.of) && !r.of.now().After(r.end) {
+			s.metrics.Tokens.Hit(start)
 			return r.user, nil, nil
 		}
 	}
@@ -121,7 +127,11 @@ func (s *Issuers) AuthenticateToken(ctx context.Context, token string, _ []strin
 		if i.url != name {
 			continue
 		}
+		known, fetched := s.metrics.Tokens.Miss(start), s.metrics.Tokens.Fetch()
 		u, end, err := i.authenticate(ctx, token)
+		fetched(err)
+		known()
+		i.keys.metrics.Authenticated(err, time.Since(start))
 		if err != nil {
 			return nil, nil, fmt.Errorf("oidc: %w", err)
 		}
@@ -163,12 +173,12 @@ type issuer struct {
 	now    func() time.Time
 }
 
-func newIssuer(j *apiserver.JWTAuthenticator, c Config, log *slog.Logger) (*issuer, error) {
+func newIssuer(j *apiserver.JWTAuthenticator, c Config, log *slog.Logger, m *metrics.Metrics) (*issuer, error) {
 	mapper, bad := validation.CompileAndValidateJWTAuthenticator(c.Compiler, *j, c.Disallowed)
 	if len(bad) > 0 {
 		return nil, field.ErrorList(bad).ToAggregate()
 	}
-	k, err := newKeys(&j.Issuer, log.With("issuer", j.Issuer.URL))
+	k, err := newKeys(&j.Issuer, m.Issuer(j.Issuer.URL), log.With("issuer", j.Issuer.URL))
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/proa-dev/proa/internal/apiserver/auth"
 	"github.com/proa-dev/proa/internal/apiserver/auth/callout"
+	"github.com/proa-dev/proa/internal/apiserver/auth/metrics"
 	"github.com/proa-dev/proa/internal/apiserver/request"
 )
 
@@ -25,6 +26,7 @@ import (
 type Access struct {
 	c    AccessConfig
 	seen *cache.LRUExpireCache
+	tell *metrics.Webhook
 }
 
 // AccessConfig of Access.
@@ -39,6 +41,8 @@ type AccessConfig struct {
 	// Match says which requests the webhook is asked about; nil = all.
 	Match *authorizationcel.CELMatcher
 	Log   *slog.Logger
+	// Metrics nil = nobody reads them.
+	Metrics *metrics.Metrics
 }
 
 // NewAccess asks through a client.
@@ -46,7 +50,7 @@ func NewAccess(c AccessConfig) (*Access, error) {
 	if err := known(c.Version); err != nil {
 		return nil, err
 	}
-	return &Access{c, cache.NewLRUExpireCache(remembered)}, nil
+	return &Access{c, cache.NewLRUExpireCache(remembered), metrics.Or(c.Metrics).Webhook(c.Name)}, nil
 }
 
 // Authorize implements auth.Authorizer.
@@ -119,12 +123,21 @@ func (x *Access) ask(ctx context.Context, sent *authorizationv1.SubjectAccessRev
 	if err != nil {
 		return authorizationv1.SubjectAccessReviewStatus{}, err
 	}
-	answer, err := x.c.Client.Post(ctx, body)
-	if err != nil {
-		return authorizationv1.SubjectAccessReviewStatus{}, err
-	}
 	var review accessReview
-	err = read(answer, sent.TypeMeta, &review)
+	var code int
+	var took time.Duration
+	answer, err := x.c.Client.Post(ctx, body, func(ctx context.Context, now int, err error, lasted time.Duration) {
+		if code, took = now, lasted; err != nil {
+			x.tell.Asked(ctx, code, err, took)
+		}
+	})
+	if err == nil {
+		err = read(answer, sent.TypeMeta, &review)
+		x.tell.Asked(ctx, code, err, took) // what cannot be read is no success
+	}
+	if err != nil && x.c.OnError == auth.NoOpinion && ctx.Err() == nil {
+		x.tell.FailedOpen(ctx, code, err)
+	}
 	return review.Status, err
 }
 

@@ -15,6 +15,8 @@ import (
 
 	"github.com/proa-dev/proa/internal/apiserver/auth"
 	"github.com/proa-dev/proa/internal/apiserver/auth/callout"
+	"github.com/proa-dev/proa/internal/apiserver/auth/metrics"
+	"github.com/proa-dev/proa/internal/apiserver/auth/metricstest"
 	"github.com/proa-dev/proa/internal/apiserver/auth/webhooktest"
 	"github.com/proa-dev/proa/internal/apiserver/request"
 )
@@ -86,6 +88,8 @@ func TestTokensAreRemembered(t *testing.T) {
 	w := webhooktest.New(t)
 	w.Say(200, `{"status":{"authenticated":true,"user":{"username":"ann"}}}`)
 	a := tokens(t, w, "v1", time.Hour)
+	m := metrics.New("")
+	a.tally = &m.Tokens
 	ask := func(token string, auds ...string) *request.User {
 		u, _, err := a.AuthenticateToken(context.Background(), token, auds)
 		if err != nil {
@@ -124,6 +128,7 @@ func TestTokensAreRemembered(t *testing.T) {
 	if n := w.Calls(); n != 4+2*5 {
 		t.Errorf("five tries each, and a failure is not remembered: %d calls", n)
 	}
+	metricstest.Expect(t, m, `authentication_token_cache_fetch_total{status="ok"} 4`, `authentication_token_cache_fetch_total{status="error"} 2`, `authentication_token_cache_active_fetch_count{status="blocked"} 0`)
 }
 
 func TestTokenWebhookHangs(t *testing.T) {
@@ -174,6 +179,7 @@ var (
 
 func TestAccess(t *testing.T) {
 	w := webhooktest.New(t)
+	m := metrics.New("")
 	for _, c := range []struct {
 		name, answer string
 		code         int
@@ -192,12 +198,14 @@ func TestAccess(t *testing.T) {
 		{"fails, closed", `{}`, 500, auth.Deny, auth.Deny, "", "500"},
 	} {
 		w.Say(c.code, c.answer)
-		x := access(t, w, func(a *AccessConfig) { a.OnError = c.onError })
+		x := access(t, w, func(a *AccessConfig) { a.OnError, a.Name, a.Metrics = c.onError, "w", m })
 		d, why, err := x.Authorize(context.Background(), ann, listPods)
 		if d != c.want || why != c.why || (err == nil) != (c.bad == "") || err != nil && !strings.Contains(err.Error(), c.bad) {
 			t.Errorf("%s: got %v %q %v", c.name, d, why, err)
 		}
 	}
+	metricstest.Expect(t, m, `apiserver_authorization_webhook_evaluations_total{name="w",result="success"} 4`, `apiserver_authorization_webhook_evaluations_total{name="w",result="error"} 13`,
+		`apiserver_authorization_webhook_evaluations_fail_open_total{name="w",result="error"} 2`, `apiserver_authorization_webhook_duration_seconds_count{name="w",result="error"} 13`)
 	spec := w.Bodies()[0]["spec"]
 	want := map[string]any{
 		"user": "ann", "uid": "1", "groups": []any{"g"}, "extra": map[string]any{"k": []any{"v"}},
@@ -285,8 +293,9 @@ func TestAccessHangs(t *testing.T) {
 	w := webhooktest.New(t)
 	release := w.Hang()
 	defer release()
+	m := metrics.New("")
 	x := access(t, w, func(a *AccessConfig) {
-		a.OnError = auth.Deny
+		a.OnError, a.Name, a.Metrics = auth.Deny, "w", m
 		a.Client = client(t, w, callout.Options{Timeout: 50 * time.Millisecond})
 	})
 	start := time.Now()
@@ -297,4 +306,5 @@ func TestAccessHangs(t *testing.T) {
 	if took := time.Since(start); took > 10*time.Second {
 		t.Errorf("a webhook that hangs holds a request for %s", took)
 	}
+	metricstest.Expect(t, m, `apiserver_authorization_webhook_evaluations_total{name="w",result="timeout"} 1`, "!apiserver_authorization_webhook_evaluations_fail_open_total")
 }

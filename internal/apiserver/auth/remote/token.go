@@ -17,6 +17,7 @@ import (
 
 	"github.com/proa-dev/proa/internal/apiserver/auth"
 	"github.com/proa-dev/proa/internal/apiserver/auth/callout"
+	"github.com/proa-dev/proa/internal/apiserver/auth/metrics"
 	"github.com/proa-dev/proa/internal/apiserver/request"
 )
 
@@ -27,6 +28,7 @@ type Tokens struct {
 	version   string
 	audiences []string // of this API server
 	ttl       time.Duration
+	tally     *metrics.Tokens
 	log       *slog.Logger
 
 	secret [32]byte // tokens are remembered by a keyed hash
@@ -41,6 +43,7 @@ type TokenConfig struct {
 	Audiences []string      // of this API server
 	TTL       time.Duration // of answers; 0 = they are not remembered
 	Log       *slog.Logger
+	Metrics   *metrics.Metrics // nil = nobody reads them
 }
 
 // remembered is how many answers are kept.
@@ -51,7 +54,7 @@ func NewTokens(c TokenConfig) (*Tokens, error) {
 	if err := known(c.Version); err != nil {
 		return nil, err
 	}
-	t := &Tokens{client: c.Client, version: c.Version, audiences: c.Audiences, ttl: c.TTL, log: c.Log, seen: cache.NewLRUExpireCache(remembered)}
+	t := &Tokens{client: c.Client, version: c.Version, audiences: c.Audiences, ttl: c.TTL, log: c.Log, tally: &metrics.Or(c.Metrics).Tokens, seen: cache.NewLRUExpireCache(remembered)}
 	_, err := rand.Read(t.secret[:])
 	return t, err
 }
@@ -65,14 +68,18 @@ type verdict struct {
 // AuthenticateToken implements auth.TokenAuthenticator. Callers that ask about the
 // same token at once share one call.
 func (t *Tokens) AuthenticateToken(ctx context.Context, token string, audiences []string) (*request.User, []string, error) {
-	key := t.key(token, audiences)
+	start, key := time.Now(), t.key(token, audiences)
 	if v, ok := t.seen.Get(key); ok {
+		t.tally.Hit(start)
 		return v.(verdict).user, v.(verdict).auds, nil
 	}
+	defer t.tally.Miss(start)()
 	done := t.asking.DoChan(key, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callout.Timeout) // it is not for one caller alone
 		defer cancel()
+		fetched := t.tally.Fetch()
 		v, err := t.ask(ctx, token, audiences)
+		fetched(err)
 		if err == nil && t.ttl > 0 {
 			t.seen.Add(key, v, t.ttl)
 		}
@@ -107,7 +114,7 @@ func (t *Tokens) ask(ctx context.Context, token string, audiences []string) (ver
 		return verdict{}, err
 	}
 	var review tokenReview
-	answer, err := t.client.Post(ctx, body)
+	answer, err := t.client.Post(ctx, body, nil)
 	if err == nil {
 		err = read(answer, sent.TypeMeta, &review)
 	}

@@ -49,11 +49,11 @@ func (s *Setup) tokenWebhook(w *TokenWebhook, audiences []string, base *auth.Con
 	if w.ConfigFile == "" {
 		return nil
 	}
-	c, err := callout.Open(w.ConfigFile, callout.Options{})
+	c, err := callout.Open(w.ConfigFile, callout.Options{Servers: s.metrics.Webhooks})
 	if err != nil {
 		return fmt.Errorf("--authentication-token-webhook-config-file: %w", err)
 	}
-	t, err := remote.NewTokens(remote.TokenConfig{Client: c, Version: w.Version, Audiences: audiences, TTL: w.CacheTTL, Log: s.log})
+	t, err := remote.NewTokens(remote.TokenConfig{Client: c, Version: w.Version, Audiences: audiences, TTL: w.CacheTTL, Log: s.log, Metrics: s.metrics})
 	if err != nil {
 		return fmt.Errorf("--authentication-token-webhook-version: %w", err)
 	}
@@ -66,7 +66,7 @@ func (s *Setup) issuers(o *Options, audiences []string, base *auth.Config) error
 	if o.ConfigFile == "" && o.OIDC.IssuerURL == "" {
 		return nil
 	}
-	known := oidc.NewIssuers(s.log)
+	known := oidc.NewIssuers(s.log, s.metrics)
 	base.After = append(base.After, auth.ForAPI{TokenAuthenticator: known, Audiences: audiences})
 	set := func(c *apiserver.AuthenticationConfiguration, algorithms []string) error {
 		compiler := authenticationcel.NewDefaultCompiler()
@@ -109,7 +109,7 @@ func (s *Setup) issuers(o *Options, audiences []string, base *auth.Config) error
 			base.Anonymous.Paths = append(base.Anonymous.Paths, c.Path)
 		}
 	}
-	s.follow(flag, o.ConfigFile, data, func(data []byte) error {
+	s.follow(flag, o.ConfigFile, data, s.metrics.AuthenticationConfig, func(data []byte) error {
 		c, err := read(data)
 		if err != nil {
 			return err

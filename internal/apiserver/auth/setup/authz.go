@@ -62,7 +62,7 @@ func (s *Setup) authorization(o *Authorization) error {
 			z.required = append(z.required, string(a.Type))
 		}
 	}
-	s.follow(flag, o.ConfigFile, data, func(data []byte) error {
+	s.follow(flag, o.ConfigFile, data, s.metrics.AuthorizationConfig, func(data []byte) error {
 		c, err := z.read(data)
 		if err != nil || reflect.DeepEqual(c, last) {
 			return err
@@ -145,18 +145,18 @@ func (z *authorizers) list(c *apiserver.AuthorizationConfiguration) (all auth.Fi
 				return nil, fmt.Errorf("authorizers[%d] (%s): %w", n, a.Name, err)
 			}
 		}
-		all = append(all, one)
+		all = append(all, auth.Counted(one, z.metrics, string(a.Type), a.Name))
 	}
 	return all, nil
 }
 
 func (z *authorizers) webhook(a *apiserver.AuthorizerConfiguration) (*remote.Access, error) {
 	w := a.Webhook
-	client, err := callout.Open(*w.ConnectionInfo.KubeConfigFile, callout.Options{Timeout: w.Timeout.Duration})
+	client, err := callout.Open(*w.ConnectionInfo.KubeConfigFile, callout.Options{Timeout: w.Timeout.Duration, Servers: z.metrics.Webhooks})
 	if err != nil {
 		return nil, err
 	}
-	c := remote.AccessConfig{Name: a.Name, Client: client, Version: w.SubjectAccessReviewVersion, Log: z.log}
+	c := remote.AccessConfig{Name: a.Name, Client: client, Version: w.SubjectAccessReviewVersion, Log: z.log, Metrics: z.metrics}
 	if w.FailurePolicy == apiserver.FailurePolicyDeny {
 		c.OnError = auth.Deny
 	}
@@ -171,6 +171,7 @@ func (z *authorizers) webhook(a *apiserver.AuthorizerConfiguration) (*remote.Acc
 		if err := explain(bad); err != nil {
 			return nil, err
 		}
+		match.Metrics, match.AuthorizerType, match.AuthorizerName = z.metrics.Matches(), string(a.Type), a.Name
 		c.Match = match
 	}
 	return remote.NewAccess(c)

@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/util/keyutil"
 
 	"github.com/proa-dev/proa/internal/apiserver/auth"
+	"github.com/proa-dev/proa/internal/apiserver/auth/metrics"
 )
 
 // Setup is authentication and authorisation, built.
@@ -28,8 +29,9 @@ type Setup struct {
 	ClientCA, ProxyCA []byte
 	Proxies           ProxyConfig
 
-	files []*followed
-	log   *slog.Logger
+	files   []*followed
+	log     *slog.Logger
+	metrics *metrics.Metrics // the same as those of Auth
 }
 
 // ProxyConfig is how proxies that were configured are recognised.
@@ -51,7 +53,8 @@ func Open(o Options, own Own, base auth.Config, log *slog.Logger) (*Setup, error
 	if err := o.Check(); err != nil {
 		return nil, err
 	}
-	s := &Setup{log: log, ClientCAs: x509.NewCertPool()}
+	base.Metrics = metrics.Or(base.Metrics)
+	s := &Setup{log: log, metrics: base.Metrics, ClientCAs: x509.NewCertPool()}
 	clients, more, err := s.authorities("--client-ca-file", o.ClientCAFile, own.ClientCA)
 	if err != nil {
 		return nil, err
@@ -78,9 +81,12 @@ func Open(o Options, own Own, base auth.Config, log *slog.Logger) (*Setup, error
 // Run follows the files until ctx ends.
 func (s *Setup) Run(ctx context.Context) error { return follow(ctx, s.files, s.log) }
 
-// follow a file that was read already.
-func (s *Setup) follow(flag, path string, data []byte, take func([]byte) error) {
-	s.files = append(s.files, &followed{flag: flag, path: path, last: data, take: take})
+// follow a file that was read already. reloads nil = nobody counts them.
+func (s *Setup) follow(flag, path string, data []byte, reloads *metrics.Reloads, take func([]byte) error) {
+	if reloads != nil {
+		reloads.Read(data)
+	}
+	s.files = append(s.files, &followed{flag: flag, path: path, last: data, take: take, reloads: reloads})
 }
 
 // authorities are certificates of our own and those of a file, which is followed
@@ -114,7 +120,7 @@ func (s *Setup) authorities(flag, path string, own []byte) (pool func() *x509.Ce
 		return nil, nil, fmt.Errorf("%s %s: %w", flag, path, err)
 	}
 	s.ClientCAs.AppendCertsFromPEM(data)
-	s.follow(flag, path, data, take)
+	s.follow(flag, path, data, nil, take)
 	return now.Load, data, nil
 }
 

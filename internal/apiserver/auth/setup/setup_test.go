@@ -18,6 +18,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/proa-dev/proa/internal/apiserver/auth"
+	"github.com/proa-dev/proa/internal/apiserver/auth/metrics"
+	"github.com/proa-dev/proa/internal/apiserver/auth/metricstest"
 	"github.com/proa-dev/proa/internal/apiserver/auth/webhooktest"
 	"github.com/proa-dev/proa/internal/apiserver/request"
 	"github.com/proa-dev/proa/internal/cache/cachetest"
@@ -264,6 +266,12 @@ func TestAuthorizationReload(t *testing.T) {
 	}
 	write(t, o.Authorization.ConfigFile, rbac)
 	until(t, "the webhook is gone", func() bool { return !may("bob", "secrets") })
+	const config, id = "apiserver_authorization_config_controller_", `{apiserver_id_hash=""`
+	until(t, "changes are counted", func() bool {
+		return strings.Contains(metricstest.Text(t, s.Metrics), config+"automatic_reloads_total"+id+`,status="success"} 2`)
+	})
+	metricstest.Expect(t, s.Metrics, config+"automatic_reloads_total"+id+`,status="failure"} 4`, config+"last_config_info"+id+`,hash="`+metrics.Hash(rbac)+`"} 1`,
+		`!apiserver_authorization_decisions_total{decision="allowed",name="w",type="Webhook"} 0`, `!apiserver_authorization_decisions_total{decision="allowed",name="rbac",type="RBAC"} 0`)
 	if d, _, _ := s.Authorizer.Authorize(context.Background(), &request.User{Name: "root", Groups: []string{request.Masters}}, auth.Attributes{Verb: "get", Path: "/"}); d != auth.Allow {
 		t.Error("system:masters may not")
 	}

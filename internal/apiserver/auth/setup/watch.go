@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/proa-dev/proa/internal/apiserver/auth/metrics"
 )
 
 // followed is a file whose changes matter.
@@ -17,6 +19,8 @@ type followed struct {
 	path string
 	last []byte // what it held when it was read last, good or bad
 	take func(data []byte) error
+	// reloads counts the changes, nil = nobody does.
+	reloads *metrics.Reloads
 }
 
 // quiet is how long a file must not have changed before it is read: one that is
@@ -63,6 +67,7 @@ func follow(ctx context.Context, files []*followed, log *slog.Logger) error {
 func (f *followed) look(log *slog.Logger) {
 	data, err := os.ReadFile(f.path)
 	if err != nil {
+		f.changed(nil, err)
 		log.Error("a file cannot be read any more; what it said before still holds", "flag", f.flag, "file", f.path, "err", err)
 		return
 	}
@@ -70,9 +75,17 @@ func (f *followed) look(log *slog.Logger) {
 		return
 	}
 	f.last = data
-	if err := f.take(data); err != nil {
+	err = f.take(data)
+	f.changed(data, err)
+	if err != nil {
 		log.Error("a file was changed to what makes no sense; what it said before still holds", "flag", f.flag, "file", f.path, "err", err)
 		return
 	}
 	log.Info("a changed file holds now", "flag", f.flag, "file", f.path)
+}
+
+func (f *followed) changed(data []byte, err error) {
+	if f.reloads != nil {
+		f.reloads.Changed(data, err)
+	}
 }

@@ -29,6 +29,7 @@ import (
 
 	"github.com/proa-dev/proa/internal/api"
 	"github.com/proa-dev/proa/internal/api/apiregistration"
+	"github.com/proa-dev/proa/internal/apiserver/auth/metrics"
 	"github.com/proa-dev/proa/internal/apiserver/extension/hook"
 	"github.com/proa-dev/proa/internal/apiserver/inprocess"
 	"github.com/proa-dev/proa/internal/apiserver/openapi"
@@ -47,7 +48,9 @@ type Config struct {
 	Yields []*api.Kind
 	// Certificate that servers know this one by.
 	Certificate func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
-	Log         *slog.Logger
+	// Servers looks at the certificates that they show; nil = nobody does.
+	Servers *metrics.Servers
+	Log     *slog.Logger
 }
 
 // Aggregator of API servers.
@@ -64,6 +67,7 @@ type Aggregator struct {
 type server struct {
 	of        *apiregistrationv1.APIService
 	transport *http.Transport
+	calls     http.RoundTripper    // by transport
 	resources []metav1.APIResource // what it said it serves
 }
 
@@ -316,6 +320,7 @@ func (a *Aggregator) server(s *apiregistrationv1.APIService) *server {
 			return (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, network, address)
 		},
 	}}
+	srv.calls = a.Servers.Watch(srv.transport)
 	a.servers[s.Name] = srv
 	return srv
 }
@@ -345,7 +350,7 @@ func (a *Aggregator) ask(ctx context.Context, srv *server) (reason string, err e
 	}
 	r.Header.Set("Accept", "application/json")
 	identify(r.Header, &request.User{Name: "system:kube-aggregator", Groups: []string{request.Masters}})
-	answer, err := srv.transport.RoundTrip(r)
+	answer, err := srv.calls.RoundTrip(r)
 	if err != nil {
 		return "FailedDiscoveryCheck", fmt.Errorf("failing or missing response from %s: %w", r.URL, err)
 	}
@@ -392,7 +397,7 @@ func (a *Aggregator) Serve(w http.ResponseWriter, r *http.Request) bool {
 	srv := a.server(s)
 	host := s.Spec.Service.Name + "." + s.Spec.Service.Namespace + ".svc"
 	proxy := &httputil.ReverseProxy{
-		Transport:     srv.transport,
+		Transport:     srv.calls,
 		FlushInterval: -1,
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = "https", host, host
@@ -441,7 +446,7 @@ func (a *Aggregator) Documents() (all []openapi.Other) {
 				}
 				r.Header = header.Clone()
 				identify(r.Header, &request.User{Name: "system:aggregator", Groups: []string{request.Authenticated}})
-				return srv.transport.RoundTrip(r)
+				return srv.calls.RoundTrip(r)
 			},
 		})
 	}

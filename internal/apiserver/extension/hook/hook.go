@@ -25,6 +25,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/proa-dev/proa/internal/api"
+	"github.com/proa-dev/proa/internal/apiserver/auth/metrics"
 	"github.com/proa-dev/proa/internal/cache"
 )
 
@@ -44,6 +45,9 @@ type Service struct {
 
 // Client calls webhooks. Connections are kept and shared.
 type Client struct {
+	// Servers looks at the certificates that are shown; nil = nobody does.
+	Servers *metrics.Servers
+
 	services *cache.Typed[*corev1.Service]
 	slices   cache.Reader
 
@@ -156,7 +160,7 @@ func (c *Client) client(to Target) (*http.Client, error) {
 	if len(c.clients) > 256 { // of configurations that are gone, most likely
 		clear(c.clients)
 	}
-	h := &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	h := &http.Client{Transport: c.Servers.Watch(t), CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	c.clients[sum] = h
 	return h, nil
 }
