@@ -5,6 +5,7 @@
 package storagemigration
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -47,10 +48,7 @@ func New(in *client.Informers, log *slog.Logger) *Controller {
 		now:         time.Now,
 	}
 	c.in.OnChange(func(old, now *migration) {
-		if now == nil {
-			now = old
-		}
-		c.queue.Add(now.Spec.Resource.String())
+		c.queue.Add(cmp.Or(now, old).Spec.Resource.String())
 	})
 	return c
 }
@@ -159,18 +157,18 @@ func (c *Controller) run(ctx context.Context, m *migration) (again time.Duration
 	case d != nil && storageVersion(d) != k.Version:
 		return 0, nil // it would be written as it is; follow tells when it is served as its definition says
 	}
+	all, revision, err := c.migrations.Conn().List(ctx, k, "", client.ListOptions{})
+	if err != nil {
+		return 0, err
+	}
 	if m.Status.ResourceVersion == "" {
-		_, revision, err := c.migrations.Conn().List(ctx, k, "", client.ListOptions{})
-		if err != nil {
-			return 0, err
-		}
 		out := m.DeepCopy()
 		out.Status.ResourceVersion = revision
 		if m, err = c.migrations.UpdateStatus(ctx, out); err != nil {
 			return 0, err
 		}
 	}
-	if err := c.rewrite(ctx, k, m.Status.ResourceVersion); err != nil {
+	if err := c.rewrite(ctx, k, all, m.Status.ResourceVersion); err != nil {
 		if passing(err) {
 			return 0, err
 		}
@@ -195,14 +193,10 @@ func (c *Controller) kind(m *migration) *api.Kind {
 	return nil
 }
 
-// rewrite what was last written before a revision or at it. Whatever is changed or
-// deleted meanwhile needs nothing more. What fails in passing is tried again, as
-// long as others succeed.
-func (c *Controller) rewrite(ctx context.Context, k *api.Kind, until string) error {
-	all, _, err := c.migrations.Conn().List(ctx, k, "", client.ListOptions{})
-	if err != nil {
-		return err
-	}
+// rewrite those of all objects that were last written before a revision or at it.
+// Whatever is changed or deleted meanwhile needs nothing more. What fails in passing
+// is tried again, as long as others succeed.
+func (c *Controller) rewrite(ctx context.Context, k *api.Kind, all []api.Object, until string) error {
 	for {
 		var mu sync.Mutex
 		var left []api.Object
