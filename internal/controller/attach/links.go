@@ -1,6 +1,7 @@
 package attach
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 
@@ -15,45 +16,42 @@ import (
 // links lead from disks to what is about them. The handlers keep them, under
 // Controller.mu.
 type links struct {
-	volumesOf map[disk]set[string]                   // PersistentVolumes that name it
-	nodesOf   map[disk]set[string]                   // with a VolumeAttachment of it
-	usersOf   map[string]set[string]                 // pods, by the key of a claim
+	volumesOf map[disk]set                           // PersistentVolumes that name it
+	nodesOf   map[disk]set                           // with a VolumeAttachment of it
+	usersOf   map[string]set                         // pods, by the key of a claim
 	strangers map[string]*storagev1.VolumeAttachment // whose disk is not known: no volume of it was seen yet, or it is somebody else's
-	leaving   set[string]                            // VolumeAttachments that are about to be deleted
+	leaving   set                                    // VolumeAttachments that are about to be deleted
 	departed  map[string][]corev1.UniqueVolumeName   // what nodes that are gone used at last
 }
 
-type set[T comparable] map[T]struct{}
+type set map[string]struct{}
 
 func newLinks() links {
-	return links{map[disk]set[string]{}, map[disk]set[string]{}, map[string]set[string]{}, map[string]*storagev1.VolumeAttachment{}, set[string]{}, map[string][]corev1.UniqueVolumeName{}}
+	return links{map[disk]set{}, map[disk]set{}, map[string]set{}, map[string]*storagev1.VolumeAttachment{}, set{}, map[string][]corev1.UniqueVolumeName{}}
 }
 
-func link[K comparable](m map[K]set[string], key K, to string) {
+func link[K comparable](m map[K]set, key K, to string) {
 	if m[key] == nil {
-		m[key] = set[string]{}
+		m[key] = set{}
 	}
 	m[key][to] = struct{}{}
 }
 
-func unlink[K comparable](m map[K]set[string], key K, from string) {
+func unlink[K comparable](m map[K]set, key K, from string) {
 	if delete(m[key], from); len(m[key]) == 0 {
 		delete(m, key)
 	}
 }
 
 // linked are the things of one kind that are linked with a key.
-func linked[K comparable](c *Controller, m map[K]set[string], key K) []string {
+func linked[K comparable](c *Controller, m map[K]set, key K) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Sorted(maps.Keys(m[key]))
 }
 
 func (c *Controller) podChanged(old, now *corev1.Pod) {
-	p := now
-	if p == nil {
-		p = old
-	}
+	p := cmp.Or(now, old)
 	names := volume.ClaimsOf(p)
 	if len(names) == 0 {
 		return
@@ -94,10 +92,7 @@ func (c *Controller) claimChanged(old, now *corev1.PersistentVolumeClaim) {
 }
 
 func (c *Controller) volumeChanged(old, now *corev1.PersistentVolume) {
-	v := now
-	if v == nil {
-		v = old
-	}
+	v := cmp.Or(now, old)
 	d, is := diskOf(v)
 	if !is {
 		return
@@ -122,12 +117,7 @@ func (c *Controller) driverChanged(old, now *storagev1.CSIDriver) {
 	if old != nil && now != nil && attaches(old) == attaches(now) {
 		return
 	}
-	name := ""
-	if now != nil {
-		name = now.Name
-	} else {
-		name = old.Name
-	}
+	name := cmp.Or(now, old).Name
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for d := range c.volumesOf {
@@ -144,10 +134,7 @@ func attaches(d *storagev1.CSIDriver) bool {
 }
 
 func (c *Controller) attachmentChanged(old, now *storagev1.VolumeAttachment) {
-	a := now
-	if a == nil {
-		a = old
-	}
+	a := cmp.Or(now, old)
 	d, known := c.diskBehind(a)
 	c.mu.Lock()
 	switch {

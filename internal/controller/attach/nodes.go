@@ -1,6 +1,7 @@
 package attach
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"slices"
@@ -17,10 +18,7 @@ import (
 // nodeChanged looks again at the disks of a node, unless it has only said that it
 // is still there.
 func (c *Controller) nodeChanged(old, now *corev1.Node) {
-	n := now
-	if n == nil {
-		n = old
-	}
+	n := cmp.Or(now, old)
 	if old != nil && now != nil && ready(old) == ready(now) && outOfService(old) == outOfService(now) &&
 		slices.Equal(old.Status.VolumesInUse, now.Status.VolumesInUse) && slices.Equal(old.Status.VolumesAttached, now.Status.VolumesAttached) {
 		return
@@ -83,12 +81,7 @@ func (c *Controller) report(ctx context.Context, name string) error {
 			list = append(list, corev1.AttachedVolume{Name: d.Name()})
 		}
 	}
-	slices.SortFunc(list, func(a, b corev1.AttachedVolume) int {
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(list, func(a, b corev1.AttachedVolume) int { return cmp.Compare(a.Name, b.Name) })
 	if slices.Equal(list, n.Status.VolumesAttached) {
 		return nil
 	}

@@ -68,7 +68,7 @@ func New(in *client.Informers, conn client.Conn, log *slog.Logger) *Controller {
 			return
 		}
 		for _, claim := range []*resourcev1.ResourceClaim{old, now} {
-			if claim != nil && c.uses(claim, c.isTainted) {
+			if claim != nil && uses(claim, c.isTainted) {
 				c.wake(claim)
 			}
 		}
@@ -88,7 +88,7 @@ func (c *Controller) podChanged(old, now *corev1.Pod) {
 		return
 	}
 	for _, name := range owned.ClaimNames(now) {
-		if claim, ok := c.claimsIn.Get(now.Namespace, name); ok && c.uses(claim, c.isTainted) {
+		if claim, ok := c.claimsIn.Get(now.Namespace, name); ok && uses(claim, c.isTainted) {
 			c.queue.AddObject(now)
 			return
 		}
@@ -111,7 +111,7 @@ func (c *Controller) sliceChanged(old, now *resourcev1.ResourceSlice) {
 		return
 	}
 	for _, claim := range c.claimsIn.List("", nil) { // taints change seldom
-		if c.uses(claim, func(d device) bool { return changed[d] }) {
+		if uses(claim, func(d device) bool { return changed[d] }) {
 			c.wake(claim)
 		}
 	}
@@ -159,7 +159,7 @@ func (c *Controller) taints(d device) []resourcev1.DeviceTaint {
 func (c *Controller) isTainted(d device) bool { return len(c.taints(d)) > 0 }
 
 // uses says whether a claim has a device that is one of these.
-func (c *Controller) uses(claim *resourcev1.ResourceClaim, is func(device) bool) bool {
+func uses(claim *resourcev1.ResourceClaim, is func(device) bool) bool {
 	if a := claim.Status.Allocation; a != nil {
 		for i := range a.Devices.Results {
 			if is(allocated(&a.Devices.Results[i])) {

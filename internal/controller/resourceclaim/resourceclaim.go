@@ -5,6 +5,7 @@
 package resourceclaim
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -66,10 +67,7 @@ func New(in *client.Informers, log *slog.Logger) *Controller {
 }
 
 func (c *Controller) podChanged(old, now *corev1.Pod) {
-	p := now
-	if p == nil {
-		p = old
-	}
+	p := cmp.Or(now, old)
 	if len(p.Spec.ResourceClaims) == 0 && p.Status.ExtendedResourceClaimStatus == nil {
 		return
 	}
