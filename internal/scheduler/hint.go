@@ -6,6 +6,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	deviceapi "github.com/proa-dev/proa/internal/api/resource"
 )
 
 // change is what can make room for a pod that fits nowhere.
@@ -99,7 +101,7 @@ func (w *world) mayHelp(c *class, by plugins, e happening) bool {
 // asksFor extended resources that a device class stands for.
 func (c *class) asksFor(class *resourcev1.DeviceClass) bool {
 	return slices.ContainsFunc(c.extended, func(name corev1.ResourceName) bool {
-		return name == corev1.ResourceName(resourcev1.ResourceDeviceClassPrefix+class.Name) || class.Spec.ExtendedResourceName != nil && string(name) == *class.Spec.ExtendedResourceName
+		return deviceapi.StandsFor(class, name)
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/proa-dev/proa/internal/api"
+	deviceapi "github.com/proa-dev/proa/internal/api/resource"
 )
 
 // Devices is what the count of a ResourceClaim depends on besides the claim
@@ -30,19 +31,25 @@ func isDeviceClaim(k *api.Kind) bool {
 	return k.Group == resourcev1.GroupName && k.Resource == "resourceclaims"
 }
 
+// extendedOf is the extended resource whose requests a quota limits by a name.
+func extendedOf(name corev1.ResourceName) (extended corev1.ResourceName, ok bool) {
+	text, ok := strings.CutPrefix(string(name), requests)
+	return corev1.ResourceName(text), ok && strings.Contains(text, "/")
+}
+
 // countsDevices says whether claims count for a name: CLASS.deviceclass.resource.k8s.io/devices,
 // and "requests." before an extended resource that a class stands for.
 func countsDevices(name corev1.ResourceName, d Devices) bool {
 	if strings.HasSuffix(string(name), corev1.ResourceClaimsPerClass) {
 		return true
 	}
-	extended, ok := strings.CutPrefix(string(name), requests)
-	if !ok || !strings.Contains(extended, "/") || d == nil {
+	extended, ok := extendedOf(name)
+	if !ok || d == nil {
 		return false
 	}
 	found := false
 	d.Classes(func(c *resourcev1.DeviceClass) bool {
-		found = extended == resourcev1.ResourceDeviceClassPrefix+c.Name || c.Spec.ExtendedResourceName != nil && extended == *c.Spec.ExtendedResourceName
+		found = deviceapi.StandsFor(c, extended)
 		return !found
 	})
 	return found
@@ -173,7 +180,7 @@ func MapChanged(old, now *resourcev1.DeviceClass) bool {
 // count.
 func AsksExtended(q *corev1.ResourceQuota) bool {
 	for name := range q.Spec.Hard {
-		if extended, ok := strings.CutPrefix(string(name), requests); ok && strings.Contains(extended, "/") {
+		if _, ok := extendedOf(name); ok {
 			return true
 		}
 	}

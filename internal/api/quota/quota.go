@@ -78,8 +78,8 @@ func Counts(k *api.Kind, name corev1.ResourceName, d Devices) bool {
 	text := string(name)
 	switch k.Resource {
 	case "pods":
-		return slices.Contains(podNames, name) || strings.HasPrefix(text, corev1.ResourceHugePagesPrefix) ||
-			strings.HasPrefix(text, "requests."+corev1.ResourceHugePagesPrefix) || strings.HasPrefix(text, "requests.") && strings.Contains(text, "/")
+		_, extended := extendedOf(name)
+		return extended || slices.Contains(podNames, name) || strings.HasPrefix(strings.TrimPrefix(text, requests), corev1.ResourceHugePagesPrefix)
 	case "services":
 		return name == corev1.ResourceServices || name == corev1.ResourceServicesNodePorts || name == corev1.ResourceServicesLoadBalancers
 	case "persistentvolumeclaims":
