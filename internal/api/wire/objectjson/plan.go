@@ -25,6 +25,7 @@ type plan struct {
 	write func(w *writer, p unsafe.Pointer)
 	empty func(p unsafe.Pointer) bool // nil = never
 	zero  func(p unsafe.Pointer) bool
+	own   bool // the type says itself how it is written
 }
 
 type field struct {
@@ -55,6 +56,18 @@ func of(t reflect.Type) *plan {
 	return c[t]
 }
 
+// pointed is the plan of the struct that a pointer leads to, which a plan has to read
+// or write. nil = there is none, or the type says itself how it is written.
+func pointed(v reflect.Value) *plan {
+	if v.Kind() != reflect.Pointer || v.IsNil() || v.Type().Elem().Kind() != reflect.Struct {
+		return nil
+	}
+	if p := of(v.Type().Elem()); !p.own {
+		return p
+	}
+	return nil
+}
+
 // compiler of the plans of types that may contain themselves.
 type compiler map[reflect.Type]*plan
 
@@ -65,7 +78,7 @@ func (c compiler) plan(t reflect.Type) *plan {
 	if p := c[t]; p != nil {
 		return p
 	}
-	p := &plan{}
+	p := &plan{own: own(t)}
 	c[t] = p
 	p.empty, p.zero = empty(t), zero(t)
 	if p.write = known(t); p.write == nil {

@@ -16,11 +16,12 @@ import (
 // but nothing that lies behind them.
 func Read(text []byte, into any) bool {
 	v := reflect.ValueOf(into)
-	if v.Kind() != reflect.Pointer || v.IsNil() || v.Elem().Kind() != reflect.Struct || own(v.Type().Elem()) {
+	p := pointed(v)
+	if p == nil {
 		return false
 	}
 	r := reader{text: text}
-	if !of(v.Type().Elem()).read(&r, v.UnsafePointer()) {
+	if !p.read(&r, v.UnsafePointer()) {
 		return false
 	}
 	r.space()

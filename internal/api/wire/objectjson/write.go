@@ -83,11 +83,12 @@ type writer struct {
 
 func (w *writer) object(obj any) error {
 	v := reflect.ValueOf(obj)
-	if v.Kind() != reflect.Pointer || v.IsNil() || v.Elem().Kind() != reflect.Struct || own(v.Type().Elem()) {
+	p := pointed(v)
+	if p == nil {
 		w.any(obj)
 		return w.err
 	}
-	of(v.Type().Elem()).write(w, v.UnsafePointer())
+	p.write(w, v.UnsafePointer())
 	return w.err
 }
 
