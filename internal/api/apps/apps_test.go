@@ -1,6 +1,7 @@
 package apps
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -176,7 +177,7 @@ func TestTables(t *testing.T) {
 		}
 	}
 	row := deployment().Row(plumber())
-	if row[1] != "0/1" || row[2] != int64(0) || row[4] != "<unknown>" || row[7] != "app=plumber" {
+	if row[1] != "0/1" || row[2] != int64(0) || fmt.Sprint(row[4]) != "<unknown>" || row[7] != "app=plumber" {
 		t.Errorf("%v", row)
 	}
 }

@@ -27,19 +27,23 @@ func podColumns() []metav1.TableColumnDefinition {
 
 func podRow(p *corev1.Pod) []any {
 	s := summarize(p)
-	restarts := strconv.Itoa(s.restarts)
-	if s.restarts != 0 && !s.restarted.IsZero() {
-		restarts += " (" + table.Since(s.restarted) + " ago)"
+	var restarts any = "0"
+	if s.restarts != 0 {
+		text := strconv.Itoa(s.restarts)
+		if !s.restarted.IsZero() {
+			text += " (" + table.Since(s.restarted) + " ago)"
+		}
+		restarts = text
 	}
-	ip := ""
+	var ip any = "<none>"
 	if len(p.Status.PodIPs) > 0 {
-		ip = p.Status.PodIPs[0].IP
+		ip = table.OwnOrNone(&p.Status.PodIPs[0].IP)
 	}
-	return []any{p.Name, strconv.Itoa(s.ready) + "/" + strconv.Itoa(s.total), s.reason, restarts, table.AgeOf(p),
-		table.None(ip), table.None(p.Spec.NodeName), table.None(p.Status.NominatedNodeName), readinessGates(p)}
+	return []any{(*table.Own)(&p.Name), table.Ratio{Of: int32(s.ready), All: int32(s.total)}, s.reason, restarts, table.AgeOf(p),
+		ip, table.OwnOrNone(&p.Spec.NodeName), table.OwnOrNone(&p.Status.NominatedNodeName), readinessGates(p)}
 }
 
-func readinessGates(p *corev1.Pod) string {
+func readinessGates(p *corev1.Pod) any {
 	if len(p.Spec.ReadinessGates) == 0 {
 		return "<none>"
 	}
@@ -49,7 +53,7 @@ func readinessGates(p *corev1.Pod) string {
 			n++
 		}
 	}
-	return fmt.Sprintf("%d/%d", n, len(p.Spec.ReadinessGates))
+	return table.Ratio{Of: int32(n), All: int32(len(p.Spec.ReadinessGates))}
 }
 
 // podCondition is a condition's status, "" if the pod does not have it.

@@ -1,6 +1,7 @@
 package networking
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -137,9 +138,9 @@ func TestIngressRow(t *testing.T) {
 	i.Spec.TLS = []networkingv1.IngressTLS{{}}
 	i.Status.LoadBalancer.Ingress = []networkingv1.IngressLoadBalancerIngress{{IP: "2.2.2.2"}, {IP: "1.1.1.1"}, {Hostname: "h"}}
 	row := ingress().Row(i)
-	for n, want := range []any{"i", "<none>", "a.x,b.x,c.x + 2 more...", "1.1.1.1,2.2.2.2,h", "80, 443", "<unknown>"} {
-		if row[n] != want {
-			t.Errorf("%d: %v, not %v", n, row[n], want)
+	for n, want := range []string{"i", "<none>", "a.x,b.x,c.x + 2 more...", "1.1.1.1,2.2.2.2,h", "80, 443", "<unknown>"} {
+		if got := fmt.Sprint(row[n]); got != want {
+			t.Errorf("%d: %s, not %s", n, got, want)
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	metatable "k8s.io/apimachinery/pkg/api/meta/table"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -39,12 +38,6 @@ func Containers() []metav1.TableColumnDefinition {
 	}
 }
 
-// Since is how long ago t was: "5d", "<unknown>" if it is not set.
-func Since(t metav1.Time) string { return metatable.ConvertToHumanReadableDateType(t) }
-
-// AgeOf is the cell of the column Age.
-func AgeOf(obj metav1.Object) string { return Since(obj.GetCreationTimestamp()) }
-
 // ContainerCells are the names and the images of containers.
 func ContainerCells(containers []corev1.Container) (names, images string) {
 	n := make([]string, len(containers))
@@ -63,7 +56,8 @@ func Text[T any](v *T) string {
 	return fmt.Sprint(*v)
 }
 
-// None is s, or "<none>" for an empty one.
+// None is s, or "<none>" for an empty one. OwnOrNone is it for kinds that are listed
+// by the thousand.
 func None(s string) string {
 	if s == "" {
 		return "<none>"

@@ -3,6 +3,7 @@ package table
 
 import (
 	"bufio"
+	"encoding"
 	"encoding/json"
 	"io"
 	"strconv"
@@ -82,7 +83,7 @@ func Write(w io.Writer, o Options, meta metav1.ListMeta, items []*cache.Item) er
 			if _, err := out.Write(buf); err != nil {
 				return err
 			}
-			buf = buf[:0]
+			buf = out.AvailableBuffer() // where the next row mostly stays
 		}
 	}
 	buf = append(buf, "]}\n"...)
@@ -154,9 +155,21 @@ func appendCell(buf []byte, cell any) ([]byte, error) {
 		return strconv.AppendInt(buf, c, 10), nil
 	case bool:
 		return strconv.AppendBool(buf, c), nil
+	case encoding.TextAppender:
+		return appendText(buf, c)
 	}
 	b, err := json.Marshal(cell)
 	return append(buf, b...), err
+}
+
+// appendText writes a cell that says itself what it is, as a rule in place.
+func appendText(buf []byte, c encoding.TextAppender) ([]byte, error) {
+	at := len(buf)
+	buf, err := c.AppendText(append(buf, '"'))
+	if text := buf[at+1:]; !objectjson.Plain(text) {
+		return objectjson.AppendString(buf[:at], string(text)), err
+	}
+	return append(buf, '"'), err
 }
 
 func trim(doc []byte) []byte {

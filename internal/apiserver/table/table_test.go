@@ -2,8 +2,23 @@ package table
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 )
+
+// said is a cell that says itself what it is.
+type said string
+
+func (s said) AppendText(b []byte) ([]byte, error) { return append(b, s...), nil }
+
+func TestCellsThatSayThemselves(t *testing.T) {
+	for _, c := range []string{"", "5d", "<unknown>", `"quoted"`, "a\nb", "ü", "\xff", strings.Repeat("<x>", 100)} {
+		want, _ := json.Marshal(c)
+		if got, err := appendCell([]byte("x"), said(c)); err != nil || string(got) != "x"+string(want) {
+			t.Errorf("%v: got %s (%v), want %s", c, got, err, want)
+		}
+	}
+}
 
 func TestCellsAreJSON(t *testing.T) {
 	for _, c := range []any{

@@ -112,3 +112,13 @@ func compactLen(text []byte) int {
 	}
 	return 0
 }
+
+// Plain says whether AppendString writes a text as it is.
+func Plain(text []byte) bool {
+	for _, c := range text {
+		if c >= utf8.RuneSelf || !plain[c] {
+			return false
+		}
+	}
+	return true
+}
