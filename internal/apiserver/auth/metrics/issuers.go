@@ -67,7 +67,11 @@ func (i *Issuer) Authenticated(err error, took time.Duration) {
 }
 
 // Fetched notes that the issuer was asked for its keys; keys are what it has answered.
+// Of nil it notes nothing.
 func (i *Issuer) Fetched(keys []byte, err error) {
+	if i == nil {
+		return
+	}
 	if err != nil {
 		i.of.fetched.WithLabelValues("failure", i.hash, i.of.server).SetToCurrentTime()
 		return

@@ -190,7 +190,7 @@ func (i *issuer) groups(ctx context.Context, c claims, value traits.Mapper) ([]s
 		return nil, nil
 	}
 	if _, ok := c[from.Claim]; !ok {
-		return nil, c.elsewhere(from.Claim)
+		return nil, nil
 	}
 	all, err := c.texts(from.Claim)
 	if err != nil {
@@ -202,22 +202,6 @@ func (i *issuer) groups(ctx context.Context, c claims, value traits.Mapper) ([]s
 		}
 	}
 	return all, nil
-}
-
-// elsewhere refuses a token whose claim has to be fetched: without it the user
-// would have less than they should, or a rule that forbids would not hold.
-func (c claims) elsewhere(claim string) error {
-	names, _ := c["_claim_names"].(map[string]any)
-	source, ok := names[claim].(string)
-	if !ok {
-		return nil
-	}
-	sources, _ := c["_claim_sources"].(map[string]any)
-	at, _ := sources[source].(map[string]any)
-	if endpoint, _ := at["endpoint"].(string); endpoint == "" {
-		return nil
-	}
-	return fmt.Errorf("the claim %q is distributed, and distributed claims are not fetched: let the issuer put it into the token", claim)
 }
 
 func (i *issuer) uid(ctx context.Context, c claims, value traits.Mapper) (string, error) {

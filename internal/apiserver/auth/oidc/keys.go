@@ -29,7 +29,7 @@ type keys struct {
 	ca                string // PEM; "" = the roots of this machine
 	client            *http.Client
 	log               *slog.Logger
-	metrics           *metrics.Issuer
+	metrics           *metrics.Issuer // nil = nobody reads them
 
 	mu     sync.Mutex
 	jwks   string // URL, "" = not known yet
@@ -50,10 +50,10 @@ const within = 30 * time.Second
 func newKeys(i *apiserver.Issuer, m *metrics.Issuer, log *slog.Logger) (*keys, error) {
 	k := &keys{
 		issuer: i.URL, discovery: i.DiscoveryURL, ca: i.CertificateAuthority, log: log, metrics: m,
-		limit: rate.NewLimiter(rate.Every(5*time.Second), 10),
+		limit: newLimit(),
 	}
 	if k.discovery == "" {
-		k.discovery = strings.TrimSuffix(i.URL, "/") + "/.well-known/openid-configuration"
+		k.discovery = wellKnown(i.URL)
 	}
 	if i.EgressSelectorType != "" {
 		return nil, fmt.Errorf("issuer.egressSelectorType %q: there is no egress selector here; leave the field out", i.EgressSelectorType)
@@ -71,6 +71,24 @@ func newKeys(i *apiserver.Issuer, m *metrics.Issuer, log *slog.Logger) (*keys, e
 	k.client = &http.Client{Transport: t, Timeout: within}
 	return k, nil
 }
+
+// sibling are the keys of another issuer, which is reached by the same client. Its
+// configuration is where OpenID Connect Discovery says.
+func (k *keys) sibling(issuer string) *keys {
+	if issuer == k.issuer {
+		return k
+	}
+	return &keys{
+		issuer: issuer, discovery: wellKnown(issuer), ca: k.ca, client: k.client, log: k.log.With("issuer", issuer),
+		limit: newLimit(),
+	}
+}
+
+func wellKnown(issuer string) string {
+	return strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration"
+}
+
+func newLimit() *rate.Limiter { return rate.NewLimiter(rate.Every(5*time.Second), 10) }
 
 // same says that two are of the same issuer, reached in the same way.
 func (k *keys) same(o *keys) bool {
@@ -116,7 +134,7 @@ func (k *keys) fetch(ctx context.Context) ([]webKey, error) {
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), within) // it is not for one caller alone
 		defer cancel()
-		fresh, err := k.ask(ctx)
+		fresh, err := k.fresh(ctx)
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		if k.failed = err; err != nil {
@@ -136,8 +154,8 @@ func (k *keys) fetch(ctx context.Context) ([]webKey, error) {
 	}
 }
 
-// ask the issuer where its keys are, unless that is known, and for the keys.
-func (k *keys) ask(ctx context.Context) ([]webKey, error) {
+// fresh asks the issuer where its keys are, unless that is known, and for the keys.
+func (k *keys) fresh(ctx context.Context) ([]webKey, error) {
 	k.mu.Lock()
 	from := k.jwks
 	k.mu.Unlock()
@@ -188,23 +206,41 @@ func (k *keys) get(ctx context.Context, from string, into any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer, err := k.client.Do(r)
-	if err != nil {
-		return nil, err
-	}
-	defer answer.Body.Close()
-	const most = 1 << 20
-	text, err := io.ReadAll(io.LimitReader(answer.Body, most+1))
+	text, status, err := k.ask(r)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("%s: %w", from, err)
-	case answer.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("%s: %s", from, answer.Status)
-	case len(text) > most:
-		return nil, fmt.Errorf("%s: more than %d bytes", from, most)
+		return nil, err
+	case status.code != http.StatusOK:
+		return nil, fmt.Errorf("%s: %s", from, status.text)
 	}
 	if err := json.Unmarshal(text, into); err != nil {
 		return nil, fmt.Errorf("%s: no JSON: %w", from, err)
 	}
 	return text, nil
+}
+
+// status of an answer: 200, "200 OK".
+type status struct {
+	code int
+	text string
+}
+
+// most is how much an answer may hold, in bytes.
+const most = 1 << 20
+
+// ask and read what is answered, whatever its status.
+func (k *keys) ask(r *http.Request) ([]byte, status, error) {
+	answer, err := k.client.Do(r)
+	if err != nil {
+		return nil, status{}, err
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(answer.Body, most+1))
+	if err == nil && len(text) > most {
+		err = fmt.Errorf("more than %d bytes", most)
+	}
+	if err != nil {
+		return nil, status{}, fmt.Errorf("%s: %w", r.URL.Redacted(), err)
+	}
+	return text, status{answer.StatusCode, answer.Status}, nil
 }

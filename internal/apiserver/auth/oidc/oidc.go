@@ -4,8 +4,8 @@
 // that is not known; nothing runs in between, and nothing waits for an issuer at
 // the start.
 //
-// Distributed claims (OpenID Connect Core 5.6.2) are not fetched: a token whose
-// groups are elsewhere is refused.
+// Groups may be a distributed claim (OpenID Connect Core 5.6.2): then they are
+// fetched from where the token says.
 package oidc
 
 import (
@@ -169,6 +169,7 @@ type issuer struct {
 	spec   *apiserver.JWTAuthenticator
 	mapper authenticationcel.CELMapper
 	keys   *keys
+	others siblings // whose tokens hold distributed claims
 	parser *jwt.Parser
 	now    func() time.Time
 }
@@ -193,31 +194,54 @@ const skew = 5 * time.Minute
 
 // authenticate a token of this issuer and say until when it is good.
 func (i *issuer) authenticate(ctx context.Context, token string) (*request.User, time.Time, error) {
-	c, err := i.verify(ctx, token)
+	c, end, err := i.check(ctx, i.keys, token)
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("verify token: %w", err)
 	}
+	if groups := i.spec.ClaimMappings.Groups.Claim; groups != "" {
+		until, err := i.expand(ctx, c, groups)
+		if err != nil {
+			return nil, time.Time{}, fmt.Errorf("could not expand distributed claims: %w", err)
+		}
+		if !until.IsZero() && until.Before(end) {
+			end = until
+		}
+	}
+	u, err := i.user(ctx, c)
+	return u, end, err
+}
+
+// check that a token is signed with a key of those, is good now, and is meant for a
+// client that we know. It is good until end.
+func (i *issuer) check(ctx context.Context, k *keys, token string) (c claims, end time.Time, err error) {
+	m, err := i.verify(ctx, k, token)
+	if err != nil {
+		return nil, end, err
+	}
 	now := i.now()
-	end, err := c.GetExpirationTime()
-	switch {
+	switch e, err := m.GetExpirationTime(); {
 	case err != nil:
-		return nil, time.Time{}, fmt.Errorf("verify token: %w", err)
-	case end == nil || end.Before(now):
-		return nil, time.Time{}, errors.New("verify token: the token is expired, or does not say until when it is good")
+		return nil, end, err
+	case e == nil:
+		return nil, end, errors.New("the token is expired: it does not say until when it is good")
+	case e.Before(now):
+		return nil, end, fmt.Errorf("token is expired (Token Expiry: %v)", e.Time)
+	default:
+		end = e.Time
 	}
-	if from, err := c.GetNotBefore(); err != nil || from != nil && now.Add(skew).Before(from.Time) {
-		return nil, time.Time{}, errors.New("verify token: the token is not good yet")
+	if from, err := m.GetNotBefore(); err != nil || from != nil && now.Add(skew).Before(from.Time) {
+		return nil, end, errors.New("the token is not good yet")
 	}
-	auds, err := c.GetAudience()
+	auds, err := m.GetAudience()
 	if err != nil || !slices.ContainsFunc(auds, func(a string) bool { return slices.Contains(i.spec.Issuer.Audiences, a) }) {
-		return nil, time.Time{}, fmt.Errorf("expected audience in %q got %q", i.spec.Issuer.Audiences, auds)
+		return nil, end, fmt.Errorf("expected audience in %q got %q", i.spec.Issuer.Audiences, auds)
 	}
-	u, err := i.user(ctx, claims(c))
-	return u, end.Time, err
+	_, err = claims(m).sources()
+	return claims(m), end, err
 }
 
 // verify the signature. A token whose key is not known makes us ask the issuer.
-func (i *issuer) verify(ctx context.Context, token string) (jwt.MapClaims, error) {
+func (i *issuer) verify(ctx context.Context, k *keys, token string) (jwt.MapClaims, error) {
 	try := func(fresh bool) (jwt.MapClaims, error) {
 		c := jwt.MapClaims{}
 		_, err := i.parser.ParseWithClaims(token, c, func(t *jwt.Token) (any, error) {
@@ -225,7 +249,7 @@ func (i *issuer) verify(ctx context.Context, token string) (jwt.MapClaims, error
 				return nil, errors.New("the token's header has critical parts that nobody understands")
 			}
 			kid, _ := t.Header["kid"].(string)
-			return i.keys.find(ctx, kid, t.Method.Alg(), fresh)
+			return k.find(ctx, kid, t.Method.Alg(), fresh)
 		})
 		return c, err
 	}

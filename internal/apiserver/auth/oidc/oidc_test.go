@@ -266,9 +266,6 @@ func TestClaims(t *testing.T) {
 		{"groups that are none", func(j *spec) {
 			j.ClaimMappings.Groups = apiserver.PrefixedClaimOrExpression{Claim: "roles", Prefix: text("")}
 		}, map[string]any{"roles": []any{"a", 1}}, nil, `parse groups claim "roles"`},
-		{"groups that are elsewhere", func(j *spec) {
-			j.ClaimMappings.Groups = apiserver.PrefixedClaimOrExpression{Claim: "groups", Prefix: text("")}
-		}, map[string]any{"_claim_names": map[string]string{"groups": "s"}, "_claim_sources": map[string]any{"s": map[string]string{"endpoint": "https://graph"}}}, nil, "distributed"},
 		{"email", func(j *spec) { j.ClaimMappings.Username.Claim = "email" }, map[string]any{"email": "a@b", "email_verified": true}, &request.User{Name: "a@b"}, ""},
 		{"email of whom it may be", func(j *spec) { j.ClaimMappings.Username.Claim = "email" }, map[string]any{"email": "a@b"}, &request.User{Name: "a@b"}, ""},
 		{"email not verified", func(j *spec) { j.ClaimMappings.Username.Claim = "email" }, map[string]any{"email": "a@b", "email_verified": false}, nil, "email not verified"},
