@@ -9,10 +9,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -47,50 +45,17 @@ func TestOverloadIsRefused(t *testing.T) {
 	s.up()
 	tokens := accounts(t, s)
 	hanging(t, s)
-	nodes := make([]*node, 5)
-	for i := range nodes {
-		nodes[i] = newNode(t, s, fmt.Sprint("n", i))
-	}
+	nodes := newNodes(t, s)
 	small := &mouse{api: s.as(t, tokens[1])}
 	before := flowcontrol(t, s)
 	load := plan{Server: s.conf.Host, CA: s.conf.CAFile, CAData: s.conf.CAData, Clients: clients, Lasts: lasts, Tokens: tokens[:1], Heavy: true}
 
-	answers := make(chan map[string]int, 1)
-	go func() { answers <- load.run(t) }()
-	ctx, stop := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	for _, n := range nodes {
-		wg.Go(func() { n.run(ctx) })
-	}
-	wg.Go(func() { small.run(ctx) })
-	var resident []int64
 	var seats, waiting float64
-	got := map[string]int(nil)
-	for tick := time.NewTicker(time.Second); got == nil; {
-		select {
-		case got = <-answers:
-			tick.Stop()
-		case <-tick.C:
-			resident = append(resident, residentBytes(t, s))
-			now := flowcontrol(t, s)
-			seats, waiting = max(seats, now.sum("current_executing_seats", limited)), max(waiting, now.sum("current_inqueue_requests", limited))
-		case <-s.ended:
-			t.Fatalf("the server ended: %v\n%s", s.err, s.tail())
-		}
-	}
-	stop()
-	wg.Wait()
-
-	t.Logf("%d clients for %s: %v", clients, lasts, got)
-	t.Logf("at most %v seats used and %v requests in queues; resident, MiB: %v; then %s", seats, waiting, mebibytes(resident), memory(t, s))
-	if most := slices.Max(append(resident, 0)); most > memoryLimit {
-		t.Errorf("the server held %d MiB", most>>20)
-	}
-	for answer, n := range got {
-		if answer != "served" && answer != "429" && !(others && strings.HasPrefix(answer, noConnection)) {
-			t.Errorf("%d times: %s", n, answer)
-		}
-	}
+	got := load.beside(t, s, nodes, others, small.run, func() {
+		now := flowcontrol(t, s)
+		seats, waiting = max(seats, now.sum("current_executing_seats", limited)), max(waiting, now.sum("current_inqueue_requests", limited))
+	})
+	t.Logf("at most %v seats used and %v requests in queues", seats, waiting)
 	if got["served"] == 0 || got["429"] == 0 {
 		t.Errorf("%d were served, %d refused: some of both were to be expected", got["served"], got["429"])
 	}

@@ -51,44 +51,9 @@ func TestOverload(t *testing.T) {
 	s := newServer(t, dir)
 	s.up()
 	load := plan{Server: s.conf.Host, CA: s.conf.CAFile, CAData: s.conf.CAData, Clients: clients, Lasts: lasts, Tokens: accounts(t, s)}
-	nodes := make([]*node, 5)
-	for i := range nodes {
-		nodes[i] = newNode(t, s, fmt.Sprint("n", i))
-	}
+	nodes := newNodes(t, s)
 	t.Logf("before: %s", memory(t, s))
-
-	answers := make(chan map[string]int, 1)
-	go func() { answers <- load.run(t) }()
-	ctx, stop := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	for _, n := range nodes {
-		wg.Go(func() { n.run(ctx) })
-	}
-	var resident []int64
-	got := map[string]int(nil)
-	for tick := time.NewTicker(time.Second); got == nil; {
-		select {
-		case got = <-answers:
-			tick.Stop()
-		case <-tick.C:
-			resident = append(resident, residentBytes(t, s))
-		case <-s.ended:
-			t.Fatalf("the server ended: %v\n%s", s.err, s.tail())
-		}
-	}
-	stop()
-	wg.Wait()
-
-	t.Logf("%d clients for %s: %v", clients, lasts, got)
-	t.Logf("resident, MiB: %v; then %s", mebibytes(resident), memory(t, s))
-	if most := slices.Max(append(resident, 0)); most > memoryLimit {
-		t.Errorf("the server held %d MiB", most>>20)
-	}
-	for answer, n := range got {
-		if answer != "served" && answer != "429" && !(others && strings.HasPrefix(answer, noConnection)) {
-			t.Errorf("%d times: %s", n, answer)
-		}
-	}
+	got := load.beside(t, s, nodes, others, nil, func() {})
 	if got["served"] == 0 {
 		t.Error("nobody was served")
 	}
@@ -98,6 +63,48 @@ func TestOverload(t *testing.T) {
 	if _, err := s.api.CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{}); err != nil {
 		t.Error(err)
 	}
+}
+
+// beside runs the load while nodes, and one more if it is not nil, ask for what they
+// need; look is called each second. The answers are counted.
+func (p plan) beside(t *testing.T, s *server, nodes []*node, others bool, more func(context.Context), look func()) map[string]int {
+	t.Helper()
+	answers := make(chan map[string]int, 1)
+	go func() { answers <- p.run(t) }()
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for _, n := range nodes {
+		wg.Go(func() { n.run(ctx) })
+	}
+	if more != nil {
+		wg.Go(func() { more(ctx) })
+	}
+	var resident []int64
+	got := map[string]int(nil)
+	for tick := time.NewTicker(time.Second); got == nil; {
+		select {
+		case got = <-answers:
+			tick.Stop()
+		case <-tick.C:
+			resident = append(resident, residentBytes(t, s))
+			look()
+		case <-s.ended:
+			t.Fatalf("the server ended: %v\n%s", s.err, s.tail())
+		}
+	}
+	stop()
+	wg.Wait()
+	t.Logf("%d clients for %s: %v", p.Clients, p.Lasts, got)
+	t.Logf("resident, MiB: %v; then %s", mebibytes(resident), memory(t, s))
+	if most := slices.Max(append(resident, 0)); most > memoryLimit {
+		t.Errorf("the server held %d MiB", most>>20)
+	}
+	for answer, n := range got {
+		if answer != "served" && answer != "429" && !(others && strings.HasPrefix(answer, noConnection)) {
+			t.Errorf("%d times: %s", n, answer)
+		}
+	}
+	return got
 }
 
 // overload is how many clients ask for how long.
@@ -210,6 +217,15 @@ type node struct {
 	took   []time.Duration
 	work   []time.Duration // what that would be on a quiet machine
 	failed []error
+}
+
+func newNodes(t *testing.T, s *server) []*node {
+	t.Helper()
+	nodes := make([]*node, 5)
+	for i := range nodes {
+		nodes[i] = newNode(t, s, fmt.Sprint("n", i))
+	}
+	return nodes
 }
 
 func newNode(t *testing.T, s *server, name string) *node {
