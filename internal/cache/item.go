@@ -4,10 +4,12 @@ import (
 	"reflect"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/proa-dev/proa/internal/api"
+	"github.com/proa-dev/proa/internal/api/wire"
 )
 
 // Item is one version of one object. Everything in it is shared and immutable,
@@ -17,9 +19,11 @@ type Item struct {
 	Revision int64 // the resourceVersion, as a number
 
 	key  string // "namespace/name" or "name": where it stands in its set
-	size int    // bytes in the store
+	size int32  // bytes in the store
 	err  error  // why there is no Object; such items are never seen outside
 	kept *encodings
+
+	binary atomic.Int32 // see BinaryLen
 
 	mu     sync.Mutex
 	memo   []memo
@@ -34,7 +38,7 @@ type memo struct {
 // newItem takes obj over and gives it its resourceVersion.
 func newItem(key string, obj api.Object, revision int64, size int) *Item {
 	obj.SetResourceVersion(strconv.FormatInt(revision, 10))
-	return &Item{Object: obj, Revision: revision, key: key, size: size}
+	return &Item{Object: obj, Revision: revision, key: key, size: int32(size)}
 }
 
 // newItem whose encoded bytes count among those of the cache.
@@ -45,13 +49,26 @@ func (c *Cache) newItem(key string, obj api.Object, revision int64, size int) *I
 }
 
 // Size of the object in the store, in bytes.
-func (i *Item) Size() int { return i.size }
+func (i *Item) Size() int { return int(i.size) }
+
+// BinaryLen is how many bytes the object's protobuf has (wire.BodyLen). It is told
+// once: a list says before its items how long they are.
+func (i *Item) BinaryLen() (int, error) {
+	if n := i.binary.Load(); n > 0 {
+		return int(n), nil
+	}
+	n, err := wire.BodyLen(i.Object)
+	if err == nil {
+		i.binary.Store(int32(n))
+	}
+	return n, err
+}
 
 // At is the same state under a later revision: what a deletion, or leaving a
 // scope, shows of an object. It is made once for each version of the object.
 func (i *Item) At(revision int64) *Item {
 	v, _ := i.Remember("at "+strconv.FormatInt(revision, 10), func() (any, error) {
-		twin := newItem(i.key, shallow(i.Object), revision, i.size)
+		twin := newItem(i.key, shallow(i.Object), revision, i.Size())
 		twin.kept = i.kept
 		return twin, nil
 	})

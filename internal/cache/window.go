@@ -46,7 +46,7 @@ type past struct {
 
 func (w *window) add(e Event, now time.Time) {
 	w.events = append(w.events, past{e, now})
-	w.bytes += e.Item.size
+	w.bytes += e.Item.Size()
 }
 
 // trim drops from the old end, whole revisions at a time.
@@ -59,7 +59,7 @@ func (w *window) trim(now time.Time) {
 			break
 		}
 		w.from = oldest.Item.Revision
-		w.bytes -= oldest.Item.size
+		w.bytes -= oldest.Item.Size()
 		*oldest = past{}
 		w.head++
 	}

@@ -50,11 +50,23 @@ func AppendBody(dst []byte, obj runtime.Object, m Media) ([]byte, error) {
 	return objectjson.Append(dst, content(obj))
 }
 
+// AppendProtobuf is AppendBody for protobuf of which BodyLen is known.
+func AppendProtobuf(dst []byte, obj runtime.Object, size int) ([]byte, error) {
+	_, msg, err := encodable(obj, Protobuf)
+	if err != nil {
+		return dst, err
+	}
+	return appendMessage(dst, msg, size)
+}
+
 // appendMessage appends a message of so many bytes.
 func appendMessage(dst []byte, msg message, size int) ([]byte, error) {
 	at := len(dst)
 	dst = slices.Grow(dst, size)[:at+size]
-	_, err := msg.MarshalToSizedBuffer(dst[at:])
+	n, err := msg.MarshalToSizedBuffer(dst[at:])
+	if err == nil && n != size {
+		err = fmt.Errorf("%T has %d bytes of protobuf, not %d", msg, n, size)
+	}
 	return dst, err
 }
 

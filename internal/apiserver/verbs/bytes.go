@@ -49,9 +49,20 @@ func Listed(item *cache.Item, k api.Served, m wire.Media, scratch *[]byte) (wire
 	if item.Room() || k.Shape != nil || k.Convert != nil {
 		return Body(item, k, m)
 	}
-	body, err := wire.AppendBody((*scratch)[:0], item.Object, m)
+	body, err := appendBody((*scratch)[:0], item, m)
 	*scratch = body
 	return wire.Plain(body), err
+}
+
+func appendBody(dst []byte, item *cache.Item, m wire.Media) ([]byte, error) {
+	if m != wire.Protobuf {
+		return wire.AppendBody(dst, item.Object, m)
+	}
+	n, err := item.BinaryLen()
+	if err != nil {
+		return dst, err
+	}
+	return wire.AppendProtobuf(dst, item.Object, n)
 }
 
 // listed is what is kept of an item in its storage version.
@@ -71,7 +82,7 @@ func ListedLen(item *cache.Item, k api.Served) (int, error) {
 		body, err := Body(item, k, wire.Protobuf)
 		return body.Len(), err
 	}
-	return wire.BodyLen(item.Object)
+	return item.BinaryLen()
 }
 
 // inVersion is the key under which something that differs from version to version
