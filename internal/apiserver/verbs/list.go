@@ -80,8 +80,12 @@ func (v *Verbs) List(ctx context.Context, r *Request, o ListOptions) (*List, err
 			return scope.Namespace != "" && item.Object.GetNamespace() != scope.Namespace || visit(item)
 		})
 	default:
-		if start == "" && o.Everything() && o.Limit == 0 {
-			list.Items = make([]*cache.Item, 0, state.Count(scope.Namespace))
+		if o.Everything() { // what is found is counted, and the room for it need not grow
+			room := int64(state.Count(scope.Namespace))
+			if o.Limit > 0 {
+				room = min(room, o.Limit)
+			}
+			list.Items = make([]*cache.Item, 0, room)
 		}
 		ns, name := "", ""
 		if start != "" {
