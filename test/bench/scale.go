@@ -178,10 +178,17 @@ func (b *bench) scaleLists(ctx context.Context, system figure.System, s *sized, 
 		}
 		t := s.Target.From(fromAddress, toAddress)
 		defer t.Close()
-		most, began, cpu := resident, time.Now(), s.used()
+		own, err := plane.Anonymous(s.PIDs()...)
+		if err != nil {
+			return err
+		}
+		most, mostOwn, began, cpu := resident, own, time.Now(), s.used()
 		if err := s.Crowd(ctx, t, scaleCrowd, f, func() {
 			if mb, err := plane.Memory(s.PIDs()...); err == nil {
 				most = max(most, mb)
+			}
+			if mb, err := plane.Anonymous(s.PIDs()...); err == nil {
+				mostOwn = max(mostOwn, mb)
 			}
 		}); err != nil {
 			return err
@@ -190,9 +197,10 @@ func (b *bench) scaleLists(ctx context.Context, system figure.System, s *sized, 
 		if err != nil {
 			return err
 		}
-		b.detail("%d clients list %s objects %s: %.1f s, %.1f s of CPU; resident %.0f MB, at most %.0f, then %.0f; heap %.0f MB, then %.0f", scaleCrowd, figure.Count(s.Maps), f.Name,
-			time.Since(began).Seconds(), (s.used() - cpu).Seconds(), resident, most, after, heap, heapAfter)
+		b.detail("%d clients list %s objects %s: %.1f s, %.1f s of CPU; resident %.0f MB, at most %.0f, then %.0f; without pages of files %.0f, at most %.0f; heap %.0f MB, then %.0f", scaleCrowd, figure.Count(s.Maps), f.Name,
+			time.Since(began).Seconds(), (s.used() - cpu).Seconds(), resident, most, after, own, mostOwn, heap, heapAfter)
 		add(fmt.Sprintf("memory that %d lists of %s objects at once add, %s", scaleCrowd, figure.Count(s.Maps), f.Name), figure.Megabytes, most-resident)
+		add(fmt.Sprintf("the same without pages of files, %s", f.Name), figure.Megabytes, mostOwn-own)
 	}
 	return nil
 }

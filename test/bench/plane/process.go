@@ -74,14 +74,21 @@ func (p *Process) Ended() error {
 }
 
 // Memory of processes that is resident, in MB.
-func Memory(pids ...int) (float64, error) {
+func Memory(pids ...int) (float64, error) { return status("VmRSS", pids) }
+
+// Anonymous is the memory of processes that is their own, in MB: without pages of
+// programs and databases, which the page cache has and takes back at need.
+func Anonymous(pids ...int) (float64, error) { return status("RssAnon", pids) }
+
+// status sums up an entry of /proc/PID/status, in MB.
+func status(entry string, pids []int) (float64, error) {
 	total := 0.0
 	for _, pid := range pids {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 		if err != nil {
 			return 0, err
 		}
-		_, rest, found := strings.Cut(string(text), "VmRSS:")
+		_, rest, found := strings.Cut(string(text), entry+":")
 		fields := strings.Fields(rest)
 		if !found || len(fields) == 0 {
 			return 0, fmt.Errorf("process %d has no memory: it has ended", pid)
