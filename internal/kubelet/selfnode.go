@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
-	"os"
-	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -76,12 +74,14 @@ func (k *kubelet) runNode(ctx context.Context) error {
 		k.log.Warn("node not registered", "err", err)
 		pause(ctx, time.Second)
 	}
-	go node.Beat(ctx, k.Conn, k.Name, func() types.UID {
-		if n := k.nodeObject(); n != nil {
-			return n.UID
-		}
-		return ""
-	}, func(err error) { k.log.Warn("lease not renewed", "err", err) })
+	go func() {
+		_ = node.Beat(ctx, k.Conn, k.Name, func() types.UID {
+			if n := k.nodeObject(); n != nil {
+				return n.UID
+			}
+			return ""
+		}, func(err error) { k.log.Warn("lease not renewed", "err", err) })
+	}()
 	k.events.Normal(k.nodeRef(), "Starting", "Starting kubelet.")
 	i := client.NewInformer[*v1.Node](k.Conn, client.Scope{Name: k.Name})
 	i.OnChange(func(_, now *v1.Node) {
@@ -91,14 +91,16 @@ func (k *kubelet) runNode(ctx context.Context) error {
 			k.reportSoon() // which finds that it has to register again
 		}
 	})
-	go i.Run(ctx)
+	go func() { _ = i.Run(ctx) }()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
 		if err := k.report(ctx, nodes); err != nil && ctx.Err() == nil {
 			k.log.Warn("node status not written", "err", err)
 			if apierrors.IsNotFound(err) {
-				k.register(ctx, nodes)
+				if err := k.register(ctx, nodes); err != nil && ctx.Err() == nil {
+					k.log.Warn("node not registered", "err", err)
+				}
 			}
 		}
 		var soon <-chan time.Time
@@ -131,14 +133,6 @@ func (k *kubelet) ready() bool {
 
 func (k *kubelet) nodeRef() v1.ObjectReference {
 	return v1.ObjectReference{Kind: "Node", Name: k.Name, UID: types.UID(k.Name)}
-}
-
-func (k *kubelet) hostname() string {
-	h, err := os.Hostname()
-	if err != nil || h == "" {
-		return k.Name
-	}
-	return strings.ToLower(h)
 }
 
 // register the node, or bring labels and annotations of the one there up to date.

@@ -102,7 +102,7 @@ func Copy(ctx context.Context, path string, o Options, w io.Writer, running func
 		if moved(f, path) {
 			next, err := os.Open(path)
 			if err == nil {
-				f.Close()
+				_ = f.Close()
 				f, part = next, part[:0]
 				in.Reset(f)
 				continue

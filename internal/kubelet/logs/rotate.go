@@ -2,6 +2,7 @@ package logs
 
 import (
 	"compress/gzip"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -58,7 +59,7 @@ func Rotate(dir string, reopen func() error) error {
 	}
 	slices.Sort(old)
 	for len(old) > maxFiles-2 {
-		os.Remove(old[0])
+		_ = os.Remove(old[0])
 		old = old[1:]
 	}
 	for _, path := range old {
@@ -73,7 +74,7 @@ func Rotate(dir string, reopen func() error) error {
 		return err
 	}
 	if err := reopen(); err != nil {
-		os.Rename(aside, now) // the runtime still writes to it
+		_ = os.Rename(aside, now) // the runtime still writes to it
 		return err
 	}
 	return nil
@@ -95,7 +96,7 @@ func compress(path string) error {
 	if _, err := io.Copy(z, in); err != nil {
 		return err
 	}
-	if err := z.Close(); err != nil {
+	if err := errors.Join(z.Close(), out.Close()); err != nil { // before what is compressed is removed
 		return err
 	}
 	if err := os.Rename(out.Name(), path+".gz"); err != nil {
