@@ -135,7 +135,7 @@ func (w *worker) operation(op pod.Op) func(context.Context) func(*worker) {
 		}
 	case pod.Remove:
 		return func(ctx context.Context) func(*worker) {
-			k.rt.RemoveContainer(ctx, &cri.RemoveContainerRequest{ContainerId: op.ID})
+			_, _ = k.rt.RemoveContainer(ctx, &cri.RemoveContainerRequest{ContainerId: op.ID})
 			k.observer.Forget(op.ID)
 			return looked
 		}
@@ -306,7 +306,7 @@ func (w *worker) purge(ctx context.Context) {
 	}
 	logs, _ := filepath.Glob(filepath.Join(k.LogsDir, "*_*_"+string(w.ref.UID)))
 	for _, dir := range logs {
-		os.RemoveAll(dir)
+		_ = os.RemoveAll(dir)
 	}
 	if w.static {
 		k.unmirror(ctx, w.api)

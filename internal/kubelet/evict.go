@@ -18,9 +18,9 @@ import (
 
 // Thresholds of hard eviction, as upstream has them.
 const (
-	memoryAvailable = 100 << 20 // bytes
-	diskPercent     = 10        // of the kubelet's file system; see image.FsInfo.Short
-	imagePercent    = 15        // of the images' file system
+	memoryAvailable = 100 << 20       // bytes
+	diskPercent     = 10              // of the kubelet's file system; see image.FsInfo.Short
+	imagePercent    = 15              // of the images' file system
 	pressureLasts   = 5 * time.Minute // after it was last seen
 )
 

@@ -107,7 +107,7 @@ func (k *kubelet) unlink() {
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		if _, err := os.Stat(path); os.IsNotExist(err) {
-			os.Remove(path)
+			_ = os.Remove(path)
 		}
 	}
 }
@@ -152,7 +152,7 @@ func (k *kubelet) idRange(uid types.UID) (*cri.UserNamespace, error) {
 	file := func(uid types.UID) string { return filepath.Join(k.volumes.PodDir(uid), "userns") }
 	read := func(uid types.UID) (n uint32) {
 		b, _ := os.ReadFile(file(uid))
-		fmt.Sscan(string(b), &n)
+		_, _ = fmt.Sscan(string(b), &n)
 		return n
 	}
 	first := read(uid)

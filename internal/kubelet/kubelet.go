@@ -315,7 +315,7 @@ func (k *kubelet) orphans() {
 	for _, e := range entries {
 		name := e.Name()
 		if uid := types.UID(name[strings.LastIndexByte(name, '_')+1:]); strings.Count(name, "_") == 2 && k.workers[uid] == nil {
-			os.RemoveAll(filepath.Join(k.LogsDir, name))
+			_ = os.RemoveAll(filepath.Join(k.LogsDir, name))
 		}
 	}
 	for _, w := range k.workers {

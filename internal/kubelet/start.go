@@ -141,7 +141,7 @@ func (k *kubelet) launch(ctx context.Context, l *launch) (w *pod.Waiting, starte
 			if g := l.Pod.Spec.TerminationGracePeriodSeconds; g != nil {
 				grace = *g
 			}
-			k.kill(ctx, l.Pod, pod.Op{Name: l.Container.Name, ID: created.ContainerId, Grace: grace, Why: "FailedPostStartHook"}, t.IP)
+			_ = k.kill(ctx, l.Pod, pod.Op{Name: l.Container.Name, ID: created.ContainerId, Grace: grace, Why: "FailedPostStartHook"}, t.IP)
 		}
 		return &pod.Waiting{Reason: "PostStartHookError", Message: err.Error()}, true
 	}
@@ -231,6 +231,6 @@ func (k *kubelet) kill(ctx context.Context, p *v1.Pod, op pod.Op, ip string) err
 func (k *kubelet) link(l *launch, cfg *cri.ContainerConfig, id string) {
 	dir := filepath.Join(filepath.Dir(k.LogsDir), "containers")
 	if os.MkdirAll(dir, 0o755) == nil {
-		os.Symlink(filepath.Join(l.PodLogs(l.Pod), cfg.LogPath), filepath.Join(dir, fmt.Sprintf("%s_%s_%s-%s.log", l.Pod.Name, l.Pod.Namespace, l.Container.Name, id)))
+		_ = os.Symlink(filepath.Join(l.PodLogs(l.Pod), cfg.LogPath), filepath.Join(dir, fmt.Sprintf("%s_%s_%s-%s.log", l.Pod.Name, l.Pod.Namespace, l.Container.Name, id)))
 	}
 }

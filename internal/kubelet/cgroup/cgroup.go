@@ -174,7 +174,7 @@ func (t *Tree) make(name string, values map[string]string) error {
 func (t *Tree) delegate(dir string) {
 	b, _ := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 	for _, c := range strings.Fields(string(b)) {
-		os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+c), 0o644)
+		_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+c), 0o644)
 	}
 }
 
@@ -185,7 +185,7 @@ func inherit(dir string) {
 			continue
 		}
 		above, _ := os.ReadFile(filepath.Join(filepath.Dir(dir), f))
-		os.WriteFile(filepath.Join(dir, f), above, 0o644)
+		_ = os.WriteFile(filepath.Join(dir, f), above, 0o644)
 	}
 }
 
@@ -348,7 +348,7 @@ func (t *Tree) hierarchies() []string {
 // process has gone.
 func remove(dir string) error {
 	var subs []string
-	filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && e.IsDir() {
 			subs = append(subs, path)
 		}
@@ -364,7 +364,7 @@ func remove(dir string) error {
 			if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
 				return fmt.Errorf("remove control group %s: %w", subs[i], err)
 			}
-			unix.Poll(nil, 5)
+			_, _ = unix.Poll(nil, 5)
 		}
 	}
 	return nil

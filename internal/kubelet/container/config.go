@@ -50,7 +50,7 @@ type Input struct {
 	IDs       *cri.UserNamespace
 }
 
-// LogsDir of a pod.
+// PodLogs is the folder of a pod's logs.
 func (n *Node) PodLogs(p *v1.Pod) string {
 	return filepath.Join(n.LogsDir, p.Namespace+"_"+p.Name+"_"+string(p.UID))
 }

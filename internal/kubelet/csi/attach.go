@@ -34,7 +34,7 @@ func (m *Manager) attached(ctx context.Context, t *target) (map[string]string, e
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			if context.Cause(ctx) != ErrNotAttached {
+			if !errors.Is(context.Cause(ctx), ErrNotAttached) {
 				return nil, ctx.Err()
 			}
 			return nil, fmt.Errorf("Unable to attach or mount volumes: unmounted volumes=[%s], unattached volumes=[%s], failed to process volumes=[]: %w", t.Name, t.Name, ErrNotAttached)

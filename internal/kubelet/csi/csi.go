@@ -87,7 +87,7 @@ func (m *Manager) Register(ctx context.Context, i plugin.Info) error {
 		err = m.install(ctx, info)
 	}
 	if err != nil {
-		d.conn.Close()
+		_ = d.conn.Close()
 		return err
 	}
 	m.drivers.Add(i.Name, d)
@@ -103,7 +103,7 @@ func (m *Manager) Deregister(i plugin.Info) {
 	if !was {
 		return
 	}
-	d.conn.Close()
+	_ = d.conn.Close()
 	if len(m.drivers.Of(i.Name)) > 0 {
 		return
 	}

@@ -30,7 +30,7 @@ type client struct {
 
 func (c *client) close() {
 	c.stop()
-	c.conn.Close()
+	_ = c.conn.Close()
 }
 
 // folder of the sockets of plugins and of the kubelet's own.

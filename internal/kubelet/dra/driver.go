@@ -81,7 +81,7 @@ func (m *Manager) Register(_ context.Context, i plugin.Info) error {
 	if slices.ContainsFunc(m.drivers.Of(i.Name), func(o *driver) bool { return o.Said == d.Said }) {
 		m.mu.Unlock()
 		stop()
-		conn.Close()
+		_ = conn.Close()
 		return fmt.Errorf("endpoint %s already registered for DRA driver plugin %s", i.Said, i.Name)
 	}
 	m.known[i.Name] = true

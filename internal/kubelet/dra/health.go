@@ -2,6 +2,7 @@ package dra
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -43,7 +44,7 @@ func (m *Manager) watchHealth(ctx context.Context, d *driver) {
 		if status.Code(err) == codes.Unimplemented {
 			return
 		}
-		if err != io.EOF && ctx.Err() == nil {
+		if !errors.Is(err, io.EOF) && ctx.Err() == nil {
 			m.Log.Info("health of devices is not told any more", "driver", d.Name, "err", err)
 		}
 		m.heard(d.Name, nil)

@@ -47,10 +47,10 @@ func logins(s *v1.Secret) map[string]login {
 	switch s.Type {
 	case v1.SecretTypeDockerConfigJson:
 		var f struct{ Auths map[string]login }
-		json.Unmarshal(s.Data[v1.DockerConfigJsonKey], &f)
+		_ = json.Unmarshal(s.Data[v1.DockerConfigJsonKey], &f) // what cannot be read has no logins
 		all = f.Auths
 	case v1.SecretTypeDockercfg:
-		json.Unmarshal(s.Data[v1.DockerConfigKey], &all)
+		_ = json.Unmarshal(s.Data[v1.DockerConfigKey], &all)
 	}
 	return all
 }

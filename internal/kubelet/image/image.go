@@ -170,7 +170,7 @@ func WithTag(image string) (string, error) {
 		return image, nil
 	}
 	if _, err := name.ParseReference(image, name.WeakValidation); err != nil {
-		return "", fmt.Errorf("couldn't parse image name %q: invalid reference format: %v", image, err)
+		return "", fmt.Errorf("couldn't parse image name %q: invalid reference format: %w", image, err)
 	}
 	last := image[strings.LastIndexByte(image, '/')+1:]
 	if strings.ContainsAny(last, ":@") {

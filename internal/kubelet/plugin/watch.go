@@ -84,10 +84,10 @@ func (w *Watcher) Run(ctx context.Context) error {
 
 // look at a path: a socket is a plugin, and there may be some in folders.
 func (w *Watcher) look(ctx context.Context, n *fsnotify.Watcher, path string) {
-	filepath.WalkDir(path, func(path string, e fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(path, func(path string, e fs.DirEntry, gone error) error {
 		switch {
-		case err != nil:
-			return nil // gone already
+		case gone != nil:
+			return nil
 		case strings.HasPrefix(e.Name(), "."):
 			if e.IsDir() {
 				return fs.SkipDir

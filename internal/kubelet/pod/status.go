@@ -103,17 +103,18 @@ func one(s *State, held map[string]Waiting, c *v1.Container, was *v1.ContainerSt
 	}
 	attempts := s.attempts(c.Name)
 	if len(attempts) == 0 {
-		missing(s, &st, was, init)
+		missing(s, &st, was)
 	} else {
 		if attempts[0].State != runtime.Created {
 			st.State = state(s, attempts[0])
 		}
 		st.LastTerminationState = v1.ContainerState{}
-		if len(attempts) > 1 {
+		switch {
+		case len(attempts) > 1:
 			st.LastTerminationState = state(s, attempts[1])
-		} else if was != nil && was.ContainerID != s.cid(attempts[0].ID) && was.State.Terminated != nil {
+		case was != nil && was.ContainerID != s.cid(attempts[0].ID) && was.State.Terminated != nil:
 			st.LastTerminationState = was.State
-		} else if was != nil {
+		case was != nil:
 			st.LastTerminationState = was.LastTerminationState
 		}
 		now := attempts[0]
@@ -139,7 +140,7 @@ func one(s *State, held map[string]Waiting, c *v1.Container, was *v1.ContainerSt
 }
 
 // missing is the status of a container that the runtime does not have.
-func missing(s *State, st *v1.ContainerStatus, was *v1.ContainerStatus, init bool) {
+func missing(s *State, st *v1.ContainerStatus, was *v1.ContainerStatus) {
 	if was == nil {
 		return
 	}

@@ -202,7 +202,7 @@ func dial(ctx context.Context, a *v1.TCPSocketAction, t Target, timeout time.Dur
 	if err != nil {
 		return Failure, err.Error()
 	}
-	c.Close()
+	_ = c.Close()
 	return Success, ""
 }
 
@@ -285,7 +285,7 @@ func (m *Manager) hookHTTP(ctx context.Context, a *v1.HTTPGetAction, t Target) e
 		return err
 	}
 	defer res.Body.Close()
-	io.Copy(io.Discard, io.LimitReader(res.Body, maxBody))
+	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, maxBody))
 	if res.StatusCode >= 400 {
 		return fmt.Errorf("HTTP hook failed with statuscode: %d", res.StatusCode)
 	}

@@ -239,7 +239,7 @@ func message(c *Container) string {
 	if c.MessagePath != "" {
 		if f, err := os.Open(c.MessagePath); err == nil {
 			b, _ := io.ReadAll(io.LimitReader(f, maxTermination))
-			f.Close()
+			_ = f.Close()
 			text = string(b)
 		}
 	}

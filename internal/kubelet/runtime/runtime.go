@@ -63,7 +63,7 @@ func Dial(ctx context.Context, endpoint string) (*Client, error) {
 	}
 	c := &Client{RuntimeServiceClient: cri.NewRuntimeServiceClient(conn), Images: cri.NewImageServiceClient(conn), conn: conn}
 	if err := c.await(ctx); err != nil {
-		conn.Close()
+		_ = conn.Close()
 		return nil, fmt.Errorf("container runtime at %s does not answer: %w", endpoint, err)
 	}
 	return c, nil

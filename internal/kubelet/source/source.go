@@ -130,7 +130,7 @@ func follow[T api.Object](ctx context.Context, s *Sources, r ref, w *watched) {
 			mu.Lock()
 			now = i
 			mu.Unlock()
-			i.Run(ctx)
+			_ = i.Run(ctx)
 			select { // refused: the server may not know yet that the pod is ours
 			case <-ctx.Done():
 				return

@@ -139,7 +139,7 @@ func (s *Source) system() []ContainerStats {
 	if info, err := os.Stat(s.Groups.Pods("memory")); err == nil {
 		start = metav1.Time{Time: info.ModTime()}
 	}
-	return []ContainerStats{{Name: "pods", StartTime: start, CPU: f.cpuStats(nil), Memory: f.memoryStats(), Swap: f.swapStats(), IO: f.ioStats()}}
+	return []ContainerStats{{Name: "pods", StartTime: start, CPU: f.cpuStats(), Memory: f.memoryStats(), Swap: f.swapStats(), IO: f.ioStats()}}
 }
 
 // bare ID of a container: without RUNTIME://.

@@ -189,8 +189,8 @@ func pressure(dir, name string) *PSIStats {
 
 // The figures in the shapes of the summary.
 
-func (f *figures) cpuStats(rate *uint64) *CPUStats {
-	return &CPUStats{Time: metav1.Time{Time: f.at}, UsageNanoCores: rate, UsageCoreNanoSeconds: &f.cpu, PSI: f.cpuPSI}
+func (f *figures) cpuStats() *CPUStats {
+	return &CPUStats{Time: metav1.Time{Time: f.at}, UsageCoreNanoSeconds: &f.cpu, PSI: f.cpuPSI}
 }
 
 func (f *figures) memoryStats() *MemoryStats {

@@ -53,8 +53,8 @@ func Tree(dir string) int64 { return tree(dir).bytes }
 
 // tree is what a folder and all below it use. A hard link counts once for each name.
 func tree(dir string) (a amount) {
-	filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
-		if err != nil {
+	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, gone error) error {
+		if gone != nil {
 			return nil
 		}
 		if info, err := e.Info(); err == nil {

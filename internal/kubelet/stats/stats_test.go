@@ -81,7 +81,7 @@ func TestGroupV2(t *testing.T) {
 	if !ok || f.cpu != 1500_000 || f.workingSet != 6000 || f.rss != 3000 || f.faults != 7 || f.limit != 0 || *f.swap != 10 || *f.swapLeft != 100 {
 		t.Errorf("%v %+v", ok, f)
 	}
-	if p := f.cpuStats(nil).PSI; p == nil || p.Some.Avg10 != 1.5 || p.Some.Total != 1234 || p.Full.Total != 12 {
+	if p := f.cpuStats().PSI; p == nil || p.Some.Avg10 != 1.5 || p.Some.Total != 1234 || p.Full.Total != 12 {
 		t.Errorf("%+v", p)
 	}
 	if f.ioStats() != nil {

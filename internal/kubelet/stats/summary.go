@@ -84,7 +84,7 @@ func (s *Source) machine() NodeStats {
 	f := machine(s.group(s.Groups.Host), capacity(s.Root))
 	return NodeStats{
 		NodeName: s.Node, StartTime: metav1.Time{Time: boot()},
-		CPU: f.cpuStats(nil), Memory: f.memoryStats(), Swap: f.swapStats(), IO: f.ioStats(),
+		CPU: f.cpuStats(), Memory: f.memoryStats(), Swap: f.swapStats(), IO: f.ioStats(),
 	}
 }
 
@@ -96,7 +96,7 @@ func (s *Source) readPod(p *v1.Pod) (ps PodStats, ok bool) {
 	}
 	own := s.group(func(c string) string { return s.Groups.Path(p, c) })
 	if f, ok := own.read(); ok {
-		ps.CPU, ps.Memory, ps.Swap, ps.IO = f.cpuStats(nil), f.memoryStats(), f.swapStats(), f.ioStats()
+		ps.CPU, ps.Memory, ps.Swap, ps.IO = f.cpuStats(), f.memoryStats(), f.swapStats(), f.ioStats()
 		if n, ok := number(own.dir("pids"), "pids.current"); ok {
 			ps.Process = &ProcessStats{&n}
 		}
@@ -110,7 +110,7 @@ func (s *Source) readPod(p *v1.Pod) (ps PodStats, ok bool) {
 			c := ContainerStats{Name: all[i].Name, StartTime: all[i].State.Running.StartedAt}
 			if g, ok := own.container(bare(all[i].ContainerID)); ok {
 				if f, ok := g.read(); ok {
-					c.CPU, c.Memory, c.Swap, c.IO = f.cpuStats(nil), f.memoryStats(), f.swapStats(), f.ioStats()
+					c.CPU, c.Memory, c.Swap, c.IO = f.cpuStats(), f.memoryStats(), f.swapStats(), f.ioStats()
 				}
 			}
 			ps.Containers = append(ps.Containers, c)

@@ -8,7 +8,9 @@ import (
 
 // The shapes of stats/summary (k8s.io/kubelet/pkg/apis/stats/v1alpha1), as far as
 // the runtime and the kernel have figures. What is nil is not known.
+
 type (
+	// Summary of the node and its pods.
 	Summary struct {
 		Node NodeStats  `json:"node"`
 		Pods []PodStats `json:"pods"`
@@ -74,7 +76,7 @@ type (
 		UsageCoreNanoSeconds *uint64     `json:"usageCoreNanoSeconds,omitempty"`
 		PSI                  *PSIStats   `json:"psi,omitempty"`
 	}
-	// MemoryStats: AvailableBytes is what is left of the limit, nil without one.
+	// MemoryStats of which AvailableBytes is what is left of the limit, nil without one.
 	MemoryStats struct {
 		Time            metav1.Time `json:"time"`
 		AvailableBytes  *uint64     `json:"availableBytes,omitempty"`

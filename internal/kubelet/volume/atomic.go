@@ -39,14 +39,14 @@ func write(dir string, files map[string]file, group *int64) error {
 		return err
 	}
 	if err := fill(fresh, files, group); err != nil {
-		os.RemoveAll(fresh)
+		_ = os.RemoveAll(fresh)
 		return err
 	}
 	if err := os.Chmod(fresh, dirMode(group)); err != nil {
 		return err
 	}
 	next := filepath.Join(dir, nextLink)
-	os.Remove(next)
+	_ = os.Remove(next)
 	if err := os.Symlink(filepath.Base(fresh), next); err != nil {
 		return err
 	}

@@ -127,11 +127,11 @@ func SubPath(root, sub, at string) (string, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return "", err
 	}
-	unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	_ = unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
 		return "", err
 	}
-	os.Remove(at)
+	_ = os.Remove(at)
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		err = os.Mkdir(at, 0o755)
 	} else {
@@ -164,7 +164,7 @@ func makeWithin(dir int, path string, mode uint32) error {
 				err = unix.Fchmodat(parent, part, mode, 0)
 			}
 		}
-		unix.Close(parent)
+		_ = unix.Close(parent)
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}
