@@ -156,11 +156,11 @@ func (cs *classes) idOf(b []byte, obj *corev1.Pod) []byte {
 		Size() int
 		MarshalToSizedBuffer([]byte) (int, error)
 	}) {
-		size, at := m.Size(), len(b)
+		size := m.Size()
 		b = binary.AppendUvarint(b, uint64(size))
-		at = len(b)
+		at := len(b)
 		b = slices.Grow(b, size)[:at+size]
-		m.MarshalToSizedBuffer(b[at:])
+		_, _ = m.MarshalToSizedBuffer(b[at:]) // there is room for it
 	}
 	s := &obj.Spec
 	str(s.SchedulerName)

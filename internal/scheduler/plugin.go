@@ -72,8 +72,6 @@ type verdict struct {
 	final  bool // taking other pods off the node would not help
 }
 
-func (v *verdict) ok() bool { return v == nil }
-
 func no(p plugin, reason string) *verdict      { return &verdict{p, []string{reason}, false} }
 func noFinal(p plugin, reason string) *verdict { return &verdict{p, []string{reason}, true} }
 

@@ -32,7 +32,7 @@ func (s *Spec) Down(ctx context.Context, program, runtimeDir string, say func(st
 		}
 		say("stopping node " + s.NodeName(i))
 		try("stop "+s.NodeName(i), daemon.StopFile(ctx, file, 20*time.Second))
-		try("end the containers of "+s.NodeName(i), s.endContainers(ctx, i, dir, runtimeDir))
+		try("end the containers of "+s.NodeName(i), endContainers(ctx, dir, runtimeDir))
 		if i > 1 {
 			try("remove the namespaces of "+s.NodeName(i), s.removeNode(i))
 		}
@@ -44,7 +44,7 @@ func (s *Spec) Down(ctx context.Context, program, runtimeDir string, say func(st
 	return errors.Join(errs...)
 }
 
-func (s *Spec) endContainers(ctx context.Context, i int, dir, runtimeDir string) error {
+func endContainers(ctx context.Context, dir, runtimeDir string) error {
 	c := cluster.Containerd(dir, cluster.RunDir(dir))
 	c.Log = slog.New(slog.DiscardHandler)
 	var err error
@@ -69,7 +69,7 @@ func (s *Spec) Delete(ctx context.Context, program, runtimeDir string, say func(
 		return err
 	}
 	for _, dir := range []string{records(), Root, "/run/proa"} { // those that are empty now
-		os.Remove(dir)
+		_ = os.Remove(dir)
 	}
 	return nil
 }

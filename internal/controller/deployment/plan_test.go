@@ -88,13 +88,6 @@ func (c *cluster) live() {
 	}
 }
 
-func (c *cluster) available() (n int32) {
-	for _, rs := range c.sets {
-		n += rs.Status.AvailableReplicas
-	}
-	return n
-}
-
 func (c *cluster) settle(t *testing.T, check func()) {
 	t.Helper()
 	for range 500 {

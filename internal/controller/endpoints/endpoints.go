@@ -101,7 +101,7 @@ func (c *Controller) podChanged(old, now *corev1.Pod) {
 		sel := labels.Set(svc.Spec.Selector).AsSelectorPreValidated()
 		if old != nil && sel.Matches(labels.Set(old.Labels)) || now != nil && sel.Matches(labels.Set(now.Labels)) {
 			key := client.Key(svc.Namespace, svc.Name)
-			c.trigger(key, changeTime(old, now))
+			c.trigger(key, changeTime(now))
 			c.queue.Add(key)
 		}
 	}
@@ -114,7 +114,7 @@ func sameBackend(a, b *corev1.Pod) bool {
 		a.Spec.NodeName == b.Spec.NodeName && equality.Semantic.DeepEqual(a.Labels, b.Labels)
 }
 
-func changeTime(old, now *corev1.Pod) time.Time {
+func changeTime(now *corev1.Pod) time.Time {
 	switch {
 	case now == nil:
 		return time.Now()

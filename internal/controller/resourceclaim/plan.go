@@ -77,10 +77,9 @@ func decidePod(p *corev1.Pod, owned []*resourcev1.ResourceClaim) podPlan {
 		if err == nil {
 			said = *name
 		}
-		switch claim := generated(owned, use.Name, said); {
-		case claim == nil:
+		if claim := generated(owned, use.Name, said); claim == nil {
 			plan.create = append(plan.create, use)
-		default:
+		} else {
 			plan.names[use.Name] = claim.Name
 			plan.write = plan.write || claim.Name != said
 		}
