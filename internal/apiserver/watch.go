@@ -121,8 +121,8 @@ func (s *Server) tell(ctx context.Context, out *watchWriter, running *verbs.Watc
 		case err == nil:
 		case ctx.Err() != nil: // the time is up, the client went, or the server stops
 			if o.bookmarks && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				out.bookmark(running.Revision(), false)
-				out.flush()
+				_ = out.bookmark(running.Revision(), false)
+				_ = out.flush()
 			}
 			return
 		case errors.Is(err, context.DeadlineExceeded):
@@ -263,7 +263,7 @@ func (o *watchWriter) fail(err error) {
 		return
 	}
 	if o.frame(watch.Error, statusGVK, wire.Plain(body)) == nil {
-		o.flush()
+		_ = o.flush()
 	}
 }
 

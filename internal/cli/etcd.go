@@ -67,7 +67,7 @@ func (a *app) snapshotStatus() *cobra.Command {
 				t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 				fmt.Fprintln(t, "HASH\tREVISION\tTOTAL KEYS\tTOTAL SIZE\tSTORAGE VERSION")
 				fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%s\n", st.Hash, st.Revision, st.TotalKeys, size(st.TotalSize), st.Version)
-				t.Flush()
+				_ = t.Flush()
 			})
 		},
 	}

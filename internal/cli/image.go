@@ -73,7 +73,7 @@ func (a *app) imageList() *cobra.Command {
 				for _, i := range all {
 					fmt.Fprintf(t, "%s\t%.19s\t%s\t%s\n", i.Name, i.Digest, size(i.Size), i.Imported.Local().Format(time.DateTime))
 				}
-				t.Flush()
+				_ = t.Flush()
 			})
 		},
 	}

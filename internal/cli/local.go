@@ -106,7 +106,7 @@ func printStatus(w io.Writer, list []*local.Status) {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%d/%d ready\t%s\t%s\t%s\n", s.Name, s.State, ready, len(s.Nodes), s.Server, s.Ingress, s.Context)
 	}
-	t.Flush()
+	_ = t.Flush()
 }
 
 func (a *app) down() *cobra.Command {

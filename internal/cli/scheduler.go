@@ -98,5 +98,5 @@ func printExplanation(w io.Writer, e *scheduler.Explanation) {
 		}
 		fmt.Fprintf(t, "%s\t%d\t%s\n", n.Node, n.Total, strings.Join(parts, " + "))
 	}
-	t.Flush()
+	_ = t.Flush()
 }

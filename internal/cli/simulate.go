@@ -97,7 +97,7 @@ func printSimulation(w io.Writer, r *simulate.Result) {
 	for _, x := range r.Work {
 		fmt.Fprintf(t, "%s\t%d/%d\t%d\t\t\t\n", x.Name, x.Placed, x.Pods, x.Nodes)
 	}
-	t.Flush()
+	_ = t.Flush()
 	for _, y := range r.Why {
 		fmt.Fprintf(w, "\n%d pending: %s\n", y.Pods, y.Message)
 	}

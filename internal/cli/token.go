@@ -51,7 +51,7 @@ func (a *app) tokenList() *cobra.Command {
 				for _, i := range all {
 					fmt.Fprintf(t, "%s\t%s\t%s\n", i.ID, i.Expires, i.Description)
 				}
-				t.Flush()
+				_ = t.Flush()
 			})
 		},
 	}

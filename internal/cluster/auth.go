@@ -25,16 +25,19 @@ import (
 	"github.com/proa-dev/proa/internal/cache"
 )
 
-// AuthOptions say who may come and what they may do; AuditOptions, what is
-// written down of it.
 type (
-	AuthOptions   = setup.Options
-	AuditOptions  = audit.Options
+	// AuthOptions say who may come and what they may do.
+	AuthOptions = setup.Options
+	// AuditOptions say what is written down of it, …
+	AuditOptions = audit.Options
+	// AuditDelivery … and how it is sent.
 	AuditDelivery = audit.Delivery
 )
 
-// DefaultAuth and DefaultAudit are what the flags say when nobody gives them.
-func DefaultAuth() AuthOptions   { return setup.Defaults() }
+// DefaultAuth is what the flags say when nobody gives them.
+func DefaultAuth() AuthOptions { return setup.Defaults() }
+
+// DefaultAudit is what the flags say when nobody gives them.
 func DefaultAudit() AuditOptions { return audit.Defaults() }
 
 // frontProxyName is the name in the certificate that the API server shows

@@ -62,7 +62,7 @@ func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case paramsPath:
 		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(e.params)
+		_ = json.NewEncoder(w).Encode(e.params)
 	case certificatePath:
 		e.certificate(w, r, nodeOf(u))
 	case registry.FollowPath:

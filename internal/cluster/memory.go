@@ -48,7 +48,7 @@ func giveBack(ctx context.Context) error {
 	}
 	for _, r := range cleanPages(string(smaps), self) {
 		// Pages that are a file's are only unmapped by this.
-		unix.Syscall(unix.SYS_MADVISE, r.from, r.to-r.from, unix.MADV_DONTNEED)
+		_, _, _ = unix.Syscall(unix.SYS_MADVISE, r.from, r.to-r.from, unix.MADV_DONTNEED)
 	}
 	return nil
 }

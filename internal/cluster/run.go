@@ -43,7 +43,7 @@ var errStop = errors.New("stop")
 // stopped ends what runs in a group because of an error, which it returns.
 func stopped(g *errgroup.Group, err error) error {
 	g.Go(func() error { return errStop })
-	g.Wait()
+	_ = g.Wait()
 	return err
 }
 
@@ -63,7 +63,7 @@ func lock(file string) (unlock func(), err error) {
 		return nil, err
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
+		_ = f.Close()
 		return nil, fmt.Errorf("another proa uses %s: stop it, or choose another folder with --data-dir", filepath.Dir(file))
 	}
 	return func() { f.Close() }, nil

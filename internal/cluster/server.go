@@ -223,7 +223,7 @@ func (s *server) run(parent context.Context) error {
 // close what is open when nothing runs any more.
 func (s *server) close() {
 	if s.listener != nil {
-		s.listener.Close()
+		_ = s.listener.Close()
 	}
 	if s.store != nil {
 		if err := s.store.Close(); err != nil {

@@ -93,7 +93,7 @@ func writeSnapshot(file string, save func(io.Writer) error) (st *SnapshotStatus,
 	}
 	defer func() {
 		if err != nil {
-			os.Remove(part)
+			_ = os.Remove(part)
 		}
 	}()
 	err = save(f)

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -184,7 +185,7 @@ func drain(ctx context.Context, body io.Reader, rest time.Duration) error {
 		return err
 	}
 	for {
-		if _, err := io.CopyN(io.Discard, body, 64<<10); err == io.EOF {
+		if _, err := io.CopyN(io.Discard, body, 64<<10); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err

@@ -43,7 +43,7 @@ func TestFullDisk(t *testing.T) {
 		if apierrors.IsServiceUnavailable(err) && strings.Contains(err.Error(), "make room on it") {
 			return nil
 		}
-		return fmt.Errorf("a write: %v", err)
+		return fmt.Errorf("a write: %w", err)
 	}
 	if err := write(); err != nil {
 		t.Fatal(err)

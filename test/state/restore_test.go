@@ -91,7 +91,7 @@ func TestUpstreamAndBack(t *testing.T) {
 			t.Fatal(secret, err)
 		}
 		secret.Data["a"] = []byte("c")
-		if secret, err = theirs.api.CoreV1().Secrets("demo").Update(t.Context(), secret, metav1.UpdateOptions{}); err != nil {
+		if _, err = theirs.api.CoreV1().Secrets("demo").Update(t.Context(), secret, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		newService(t, theirs.api, "after")

@@ -76,7 +76,7 @@ func hasCapability(capability int) bool {
 	for line := range strings.Lines(string(status)) {
 		if mask, ok := strings.CutPrefix(line, "CapEff:"); ok {
 			var caps uint64
-			fmt.Sscanf(mask, "%x", &caps)
+			_, _ = fmt.Sscanf(mask, "%x", &caps)
 			return caps>>capability&1 == 1
 		}
 	}

@@ -106,9 +106,9 @@ func endShims(socket string) error {
 		args := strings.Split(string(cmdline), "\x00")
 		if strings.HasSuffix(args[0], "containerd-shim-runc-v2") && containsPair(args, "-address", socket) {
 			for _, child := range children(pid) {
-				unix.Kill(child, unix.SIGKILL)
+				_ = unix.Kill(child, unix.SIGKILL)
 			}
-			unix.Kill(pid, unix.SIGKILL)
+			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 	}
 	return nil

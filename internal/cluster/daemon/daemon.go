@@ -87,7 +87,7 @@ func open(pid int) (*Process, error) {
 	}
 	start, err := startTime(pid)
 	if err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil, err
 	}
 	return &Process{PID: pid, start: start, fd: fd}, nil
@@ -116,7 +116,7 @@ func (p *Process) Wait(ctx context.Context) error {
 	defer unix.Close(wake)
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		_, _ = unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 		close(done)
 	})
 	defer func() {

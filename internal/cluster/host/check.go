@@ -126,6 +126,6 @@ func Free(port int) bool {
 	if err != nil {
 		return !errors.Is(err, syscall.EADDRINUSE)
 	}
-	l.Close()
+	_ = l.Close()
 	return true
 }

@@ -186,16 +186,22 @@ func (s *Spec) nodePorts() string {
 	}
 	return fmt.Sprintf("%d-%d", 30000-2000*s.Slot, 31999-2000*s.Slot)
 }
-func (s *Spec) bridge() string          { return fmt.Sprintf("proa-br%d", s.Slot) }
-func (s *Spec) veth(i int) string       { return fmt.Sprintf("proa-v%d-%d", s.Slot, i) }
-func (s *Spec) netns(i int) string      { return s.NodeName(i) }
-func (s *Spec) natTable() string        { return "proa-" + s.Name + "-bridge" }
-func (s *Spec) cgroup(i int) string     { return "/" + s.NodeName(i) }
-func (s *Spec) serverPID() string       { return filepath.Join(s.DataDir, "server.pid") }
-func (s *Spec) ServerLog() string       { return filepath.Join(s.DataDir, "server.log") }
-func (s *Spec) nodeDir(i int) string    { return filepath.Join(s.DataDir, "nodes", fmt.Sprint(i)) }
-func (s *Spec) agentPID(i int) string   { return filepath.Join(s.nodeDir(i), "agent.pid") }
-func (s *Spec) agentLog(i int) string   { return filepath.Join(s.nodeDir(i), "agent.log") }
-func (s *Spec) utsFile(i int) string    { return filepath.Join(s.DataDir, "nodes", fmt.Sprint(i), "uts") }
-func (s *Spec) Server() string          { return fmt.Sprintf("https://%s:%d", s.Address(1), s.APIPort) }
+func (s *Spec) bridge() string        { return fmt.Sprintf("proa-br%d", s.Slot) }
+func (s *Spec) veth(i int) string     { return fmt.Sprintf("proa-v%d-%d", s.Slot, i) }
+func (s *Spec) netns(i int) string    { return s.NodeName(i) }
+func (s *Spec) natTable() string      { return "proa-" + s.Name + "-bridge" }
+func (s *Spec) cgroup(i int) string   { return "/" + s.NodeName(i) }
+func (s *Spec) serverPID() string     { return filepath.Join(s.DataDir, "server.pid") }
+func (s *Spec) nodeDir(i int) string  { return filepath.Join(s.DataDir, "nodes", fmt.Sprint(i)) }
+func (s *Spec) agentPID(i int) string { return filepath.Join(s.nodeDir(i), "agent.pid") }
+func (s *Spec) agentLog(i int) string { return filepath.Join(s.nodeDir(i), "agent.log") }
+func (s *Spec) utsFile(i int) string  { return filepath.Join(s.DataDir, "nodes", fmt.Sprint(i), "uts") }
+
+// ServerLog is the file in which the server logs.
+func (s *Spec) ServerLog() string { return filepath.Join(s.DataDir, "server.log") }
+
+// Server is the URL of the API.
+func (s *Spec) Server() string { return fmt.Sprintf("https://%s:%d", s.Address(1), s.APIPort) }
+
+// AdminKubeconfig is the file by which its administrator gets to the cluster.
 func (s *Spec) AdminKubeconfig() string { return cluster.AdminKubeconfig(s.DataDir) }

@@ -147,5 +147,5 @@ func (m *Manager) behind(version int64) <-chan struct{} {
 
 func answer(w http.ResponseWriter, value any) {
 	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(value)
+	_ = json.NewEncoder(w).Encode(value)
 }

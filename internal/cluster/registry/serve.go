@@ -94,5 +94,5 @@ func fail(w http.ResponseWriter, status int, code, message string) {
 		Code    string `json:"code"`
 		Message string `json:"message"`
 	}
-	json.NewEncoder(w).Encode(map[string][]problem{"errors": {{code, message}}})
+	_ = json.NewEncoder(w).Encode(map[string][]problem{"errors": {{code, message}}})
 }

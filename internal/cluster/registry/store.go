@@ -195,7 +195,7 @@ func children(manifest []byte) []v1.Descriptor {
 	if json.Unmarshal(manifest, &m) != nil {
 		return nil
 	}
-	all := append(m.Manifests, m.Layers...)
+	all := slices.Concat(m.Manifests, m.Layers)
 	if m.Config != nil {
 		all = append(all, *m.Config)
 	}

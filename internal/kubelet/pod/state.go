@@ -82,6 +82,7 @@ type End struct {
 // Kind of an operation.
 type Kind int
 
+// The operations, and which fields of Op they need besides.
 const (
 	Sandbox Kind = iota + 1 // make a sandbox; Attempt
 	Volumes                 // put volumes in place

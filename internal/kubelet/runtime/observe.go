@@ -38,6 +38,7 @@ type Sandbox struct {
 // State of a container.
 type State int
 
+// The states.
 const (
 	Unknown State = iota
 	Created

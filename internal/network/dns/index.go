@@ -31,7 +31,7 @@ func NewIndex(zone string) *Index {
 	return &Index{zone: strings.ToLower(dns.Fqdn(zone)), ready: make(chan struct{}), owners: map[string]Records{}, names: map[string]*node{}, spaces: map[string]bool{}}
 }
 
-// Zone, fully qualified.
+// Zone of the names, fully qualified.
 func (x *Index) Zone() string { return x.zone }
 
 // Set replaces the records of an owner; nil removes them.

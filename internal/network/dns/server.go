@@ -55,7 +55,7 @@ func Listen(cfg Config, addr string) (*Server, error) {
 		return nil, fmt.Errorf("cluster DNS: %s cannot be listened on: %w", addr, err)
 	}
 	at := tcp.Addr().(*net.TCPAddr).AddrPort()
-	udp.SetReadBuffer(1 << 20)
+	_ = udp.SetReadBuffer(1 << 20)
 	s := &Server{cfg: cfg, udp: udp, tcp: tcp}
 	own := map[netip.AddrPort]bool{at: true}
 	for _, ip := range cfg.Own {
@@ -75,7 +75,7 @@ func listenBoth(addr string) (udp *net.UDPConn, tcp net.Listener, err error) {
 		if udp, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(tcp.Addr().(*net.TCPAddr).AddrPort())); err == nil {
 			return udp, tcp, nil
 		}
-		tcp.Close()
+		_ = tcp.Close()
 		if _, port, _ := net.SplitHostPort(addr); port != "0" {
 			break
 		}
@@ -92,8 +92,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	select {
 	case <-s.cfg.Index.ready:
 	case <-ctx.Done():
-		s.udp.Close()
-		s.tcp.Close()
+		_ = s.udp.Close()
+		_ = s.tcp.Close()
 		return ctx.Err()
 	}
 	servers := []*dns.Server{{PacketConn: s.udp, Handler: s, UDPSize: udpSize}, {Listener: s.tcp, Handler: s, IdleTimeout: func() time.Duration { return 30 * time.Second }}}
@@ -107,8 +107,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	s.udp.Close()
-	s.tcp.Close()
+	_ = s.udp.Close()
+	_ = s.tcp.Close()
 	if errors.Is(err, net.ErrClosed) {
 		err = ctx.Err()
 	}
@@ -121,7 +121,7 @@ func (s *Server) ServeDNS(w dns.ResponseWriter, req *dns.Msg) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.cfg.Log.Error("a DNS query could not be answered", "query", fmt.Sprint(req.Question), "error", p, "stack", string(debug.Stack()))
-			w.WriteMsg(new(dns.Msg).SetRcode(req, dns.RcodeServerFailure))
+			_ = w.WriteMsg(new(dns.Msg).SetRcode(req, dns.RcodeServerFailure))
 		}
 	}()
 	_, udp := w.RemoteAddr().(*net.UDPAddr)

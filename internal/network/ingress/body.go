@@ -88,7 +88,7 @@ func (b *body) again() (whole bool, broken error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.holder = nil
-	if b.over != nil && b.over != io.EOF {
+	if b.over != nil && !errors.Is(b.over, io.EOF) {
 		broken = b.over
 	}
 	return !b.touched, broken
@@ -98,7 +98,7 @@ func (b *body) again() (whole bool, broken error) {
 func (b *body) complete() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.stream == nil || b.over == io.EOF
+	return b.stream == nil || errors.Is(b.over, io.EOF)
 }
 
 // end stops reading, also a Read that waits for the client.

@@ -78,7 +78,7 @@ func (f Failure) write(w http.ResponseWriter, req *http.Request) {
 	if accept := req.Header.Get("Accept"); strings.Contains(accept, "json") && !strings.Contains(accept, "text/html") {
 		h.Set("Content-Type", "application/json")
 		w.WriteHeader(f.Status)
-		json.NewEncoder(w).Encode(f)
+		_ = json.NewEncoder(w).Encode(f)
 		return
 	}
 	h.Set("Content-Type", "text/plain; charset=utf-8")

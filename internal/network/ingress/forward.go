@@ -91,7 +91,7 @@ func (s *Server) try(e *endpoint, req *http.Request, body *body, safe bool, time
 	}
 	if err != nil {
 		e.open.Add(-1)
-		if context.Cause(ctx) == errTimeout {
+		if errors.Is(context.Cause(ctx), errTimeout) {
 			err = errTimeout
 		}
 		cancel(nil)

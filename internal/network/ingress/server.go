@@ -133,7 +133,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	case <-ctx.Done():
 		for _, l := range []net.Listener{s.cfg.HTTP, s.cfg.HTTPS} {
 			if l != nil {
-				l.Close()
+				_ = l.Close()
 			}
 		}
 		return ctx.Err()
@@ -147,14 +147,14 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	select {
 	case err := <-ended:
-		server.Close()
+		_ = server.Close()
 		return err
 	case <-ctx.Done():
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Drain)
 	defer cancel()
 	if err := server.Shutdown(drain); err != nil {
-		server.Close()
+		_ = server.Close()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -64,6 +64,7 @@ type Backend struct {
 // Protocol that endpoints speak.
 type Protocol string
 
+// The protocols.
 const (
 	HTTP  Protocol = "http"
 	HTTPS Protocol = "https"

@@ -222,8 +222,8 @@ func (ns *NS) ServeTCP(addr, name string) {
 			if err != nil {
 				return
 			}
-			c.Write([]byte(name + " " + netip.MustParseAddrPort(c.RemoteAddr().String()).Addr().Unmap().String()))
-			c.Close()
+			_, _ = c.Write([]byte(name + " " + netip.MustParseAddrPort(c.RemoteAddr().String()).Addr().Unmap().String()))
+			_ = c.Close()
 		}
 	}()
 }
@@ -246,7 +246,7 @@ func (ns *NS) ServeUDP(addr, name string) {
 			if err != nil {
 				return
 			}
-			c.WriteTo([]byte(name), from)
+			_, _ = c.WriteTo([]byte(name), from)
 		}
 	}()
 }
@@ -284,7 +284,7 @@ func AskOn(c net.Conn) (string, error) {
 			return "", err
 		}
 	}
-	c.SetReadDeadline(time.Now().Add(time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(time.Second))
 	buf := make([]byte, 1500)
 	n, err := c.Read(buf)
 	return string(buf[:n]), err

@@ -41,7 +41,7 @@ func (h *healthServer) set(o Owner, port uint16, ready int) {
 		return
 	}
 	if have != nil {
-		have.server.Close()
+		_ = have.server.Close()
 		delete(h.ports, o)
 	}
 	if port == 0 {
@@ -71,7 +71,7 @@ func (h *healthServer) answer(w http.ResponseWriter, o Owner) {
 	if ready == 0 {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	json.NewEncoder(w).Encode(map[string]any{
+	_ = json.NewEncoder(w).Encode(map[string]any{
 		"service":             map[string]string{"namespace": ns, "name": name},
 		"localEndpoints":      ready,
 		"serviceProxyHealthy": true,
@@ -82,7 +82,7 @@ func (h *healthServer) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for o, p := range h.ports {
-		p.server.Close()
+		_ = p.server.Close()
 		delete(h.ports, o)
 	}
 }

@@ -31,7 +31,7 @@ func (s *embedded) letGo() {
 	for _, m := range maps {
 		if m.Pathname == file && m.Perms.Read && !m.Perms.Write {
 			// Pages that are a file's and that nobody writes to are only unmapped by this.
-			unix.Syscall(unix.SYS_MADVISE, m.StartAddr, m.EndAddr-m.StartAddr, unix.MADV_DONTNEED)
+			_, _, _ = unix.Syscall(unix.SYS_MADVISE, m.StartAddr, m.EndAddr-m.StartAddr, unix.MADV_DONTNEED)
 		}
 	}
 }

@@ -33,7 +33,7 @@ func (p *Plane) Stop() {
 	for i := len(p.parts) - 1; i >= 0; i-- {
 		p.parts[i].Stop()
 	}
-	os.RemoveAll(p.dir)
+	_ = os.RemoveAll(p.dir)
 }
 
 // start one more part.

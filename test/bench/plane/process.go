@@ -41,7 +41,7 @@ func Start(dir, program string, args ...string) (*Process, error) {
 	}
 	p := &Process{Name: name, PID: cmd.Process.Pid, log: log.Name(), done: make(chan struct{}), cmd: cmd}
 	go func() {
-		cmd.Wait()
+		_ = cmd.Wait()
 		close(p.done)
 	}()
 	return p, nil
@@ -49,11 +49,11 @@ func Start(dir, program string, args ...string) (*Process, error) {
 
 // Stop the process: by SIGTERM, and by SIGKILL after ten seconds.
 func (p *Process) Stop() {
-	p.cmd.Process.Signal(syscall.SIGTERM)
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
 	case <-time.After(10 * time.Second):
-		p.cmd.Process.Kill()
+		_ = p.cmd.Process.Kill()
 		<-p.done
 	}
 }

@@ -117,7 +117,7 @@ func Main(env func(string) string, in io.Reader, out io.Writer) int {
 		if e.CNIVersion = c.CNIVersion; e.CNIVersion == "" {
 			e.CNIVersion = versions[len(versions)-1]
 		}
-		json.NewEncoder(out).Encode(e)
+		_ = json.NewEncoder(out).Encode(e)
 		return 1
 	}
 	if answer != nil {

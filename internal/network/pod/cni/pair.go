@@ -209,7 +209,7 @@ func enter(path string) (*os.File, *netlink.Handle, error) {
 	}
 	h, err := netlink.NewHandleAt(netns.NsHandle(file.Fd()), unix.NETLINK_ROUTE)
 	if err != nil {
-		file.Close()
+		_ = file.Close()
 		return nil, nil, fmt.Errorf("the pod's network namespace %s: %w", path, err)
 	}
 	return file, h, nil

@@ -76,7 +76,7 @@ func (s *Store) Take(owner Owner, ranges []netip.Prefix) (taken []netip.Addr, er
 	defer func() {
 		if err != nil {
 			for _, a := range taken {
-				os.Remove(s.file(a))
+				_ = os.Remove(s.file(a))
 			}
 			taken = nil
 		}
@@ -117,7 +117,7 @@ func (s *Store) next(owner Owner, r netip.Prefix, last string, names map[string]
 	for taken := 1; ; taken++ {
 		if !names[at.String()] || s.empty(at) {
 			if err := s.write(at, owner); err == nil {
-				os.WriteFile(last, []byte(at.String()), 0o600) // without it the next search only takes longer
+				_ = os.WriteFile(last, []byte(at.String()), 0o600) // without it the next search only takes longer
 				return at, nil
 			} else if !errors.Is(err, fs.ErrExist) {
 				return netip.Addr{}, fmt.Errorf("addresses of pods: %w", err)
@@ -156,7 +156,7 @@ func (s *Store) write(a netip.Addr, owner Owner) error {
 	}
 	_, err = f.WriteString(owner.String())
 	if err = errors.Join(err, f.Close()); err != nil {
-		os.Remove(f.Name())
+		_ = os.Remove(f.Name())
 	}
 	return err
 }
@@ -280,7 +280,7 @@ func (s *Store) lock() (unlock func(), err error) {
 		}
 	}
 	if err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil, fmt.Errorf("addresses of pods: lock in %s: %w", s.dir, err)
 	}
 	return func() { unix.Close(fd) }, nil
