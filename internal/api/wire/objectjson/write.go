@@ -38,11 +38,17 @@ type Text struct {
 // Append obj as encoding/json writes it: a pointer to a struct, or maps and lists of
 // any kind.
 func Append(dst []byte, obj any) ([]byte, error) {
-	w := writer{buf: dst}
-	if err := w.object(obj); err != nil {
+	w := writers.Get().(*writer)
+	room := w.buf
+	w.buf = dst
+	err := w.object(obj)
+	text := w.buf
+	w.buf = room
+	w.free()
+	if err != nil {
 		return dst, err
 	}
-	return w.buf, nil
+	return text, nil
 }
 
 // Marshal is Append into bytes of its own.
@@ -54,23 +60,29 @@ func Marshal(obj any) ([]byte, error) {
 // Cut is Marshal of an object whose managed fields of cut bytes and more are not
 // copied, but stay pieces of their own. cut 0 = all are copied.
 func Cut(obj any, cut int) (Text, error) {
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
-	w := writer{buf: (*buf)[:0], cut: cut}
-	err := w.object(obj)
-	if cap(w.buf) <= bufferMost {
-		*buf = w.buf
-	}
-	if err != nil {
+	w := writers.Get().(*writer)
+	defer w.free()
+	w.cut = cut
+	if err := w.object(obj); err != nil {
 		return Text{}, err
 	}
 	return Text{Bytes: bytes.Clone(w.buf), Pieces: w.pieces, Meta: w.meta}, nil
 }
 
-// buffers that objects are written into before it is known how long they are.
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
+// writers are used again, with what they have written into before it was known how
+// long it is.
+var writers = sync.Pool{New: func() any { return new(writer) }}
 
 const bufferMost = 64 << 10
+
+func (w *writer) free() {
+	room := w.buf[:0]
+	if cap(room) > bufferMost {
+		room = nil
+	}
+	*w = writer{buf: room}
+	writers.Put(w)
+}
 
 // writer of one object.
 type writer struct {
