@@ -12,6 +12,7 @@ import (
 	netutils "k8s.io/utils/net"
 
 	"github.com/proa-dev/proa/internal/api"
+	"github.com/proa-dev/proa/internal/api/reset"
 	"github.com/proa-dev/proa/internal/api/table"
 	"github.com/proa-dev/proa/internal/api/validate"
 )
@@ -33,8 +34,10 @@ func serviceCIDR() *api.Kind {
 		Cluster:          true,
 		New:              func() api.Object { return &networkingv1.ServiceCIDR{} },
 		NewList:          func() runtime.Object { return &networkingv1.ServiceCIDRList{} },
-		Reset:            api.Resets(resetCIDR),
-		Validate:         api.Validates(validateCIDR),
+		Reset: reset.Status(func(c *networkingv1.ServiceCIDR) (*networkingv1.ServiceCIDRSpec, *networkingv1.ServiceCIDRStatus) {
+			return &c.Spec, &c.Status
+		}),
+		Validate: api.Validates(validateCIDR),
 		Columns: []metav1.TableColumnDefinition{
 			table.Name(),
 			table.Col("CIDRs", "string", networkingv1.ServiceCIDRSpec{}.SwaggerDoc()["cidrs"]),
@@ -44,18 +47,6 @@ func serviceCIDR() *api.Kind {
 			return []any{c.Name, strings.Join(c.Spec.CIDRs, ","), table.AgeOf(c)}
 		}),
 		Subresources: []api.Subresource{{Name: "status"}},
-	}
-}
-
-func resetCIDR(c, old *networkingv1.ServiceCIDR, sub string) {
-	switch {
-	case old == nil:
-		c.Status = networkingv1.ServiceCIDRStatus{}
-	case sub == "status":
-		c.Spec = old.Spec
-		metav1.ResetObjectMetaForStatus(&c.ObjectMeta, &old.ObjectMeta)
-	default:
-		c.Status = old.Status
 	}
 }
 

@@ -35,6 +35,26 @@ func SpecStatus[T api.Object, S, U any](parts func(T) (*S, *U)) func(obj, old ap
 	}
 }
 
+// Status is a Kind.Reset for an object without a generation: status is emptied on
+// create and kept on update, and a write of the status changes nothing else.
+func Status[T api.Object, S, U any](parts func(T) (*S, *U)) func(obj, old api.Object, sub string) {
+	return func(obj, old api.Object, sub string) {
+		spec, status := parts(obj.(T))
+		if old == nil {
+			var empty U
+			*status = empty
+			return
+		}
+		oldSpec, oldStatus := parts(old.(T))
+		if sub == "status" {
+			*spec = *oldSpec
+			metav1.ResetObjectMetaForStatus(obj, old)
+			return
+		}
+		*status = *oldStatus
+	}
+}
+
 // Spec is a Kind.Reset for an object without status: generation is 1 on create
 // and moves when the spec does.
 func Spec[T api.Object, S any](spec func(T) *S) func(obj, old api.Object, sub string) {

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/proa-dev/proa/internal/api"
+	"github.com/proa-dev/proa/internal/api/reset"
 	"github.com/proa-dev/proa/internal/api/table"
 	"github.com/proa-dev/proa/internal/api/validate"
 )
@@ -24,8 +25,10 @@ func attachment() *api.Kind {
 		New:              func() api.Object { return &storagev1.VolumeAttachment{} },
 		NewList:          func() runtime.Object { return &storagev1.VolumeAttachmentList{} },
 		StrictUpdate:     true,
-		Reset:            api.Resets(resetAttachment),
-		Validate:         api.Validates(validateAttachment),
+		Reset: reset.Status(func(a *storagev1.VolumeAttachment) (*storagev1.VolumeAttachmentSpec, *storagev1.VolumeAttachmentStatus) {
+			return &a.Spec, &a.Status
+		}),
+		Validate: api.Validates(validateAttachment),
 		Columns: []metav1.TableColumnDefinition{
 			table.Name(),
 			attacher,
@@ -38,18 +41,6 @@ func attachment() *api.Kind {
 			return []any{a.Name, a.Spec.Attacher, or(a.Spec.Source.PersistentVolumeName, ""), a.Spec.NodeName, a.Status.Attached, table.AgeOf(a)}
 		}),
 		Subresources: []api.Subresource{{Name: "status"}},
-	}
-}
-
-func resetAttachment(a, old *storagev1.VolumeAttachment, sub string) {
-	switch {
-	case old == nil:
-		a.Status = storagev1.VolumeAttachmentStatus{}
-	case sub == "status":
-		a.Spec = old.Spec
-		metav1.ResetObjectMetaForStatus(&a.ObjectMeta, &old.ObjectMeta)
-	default:
-		a.Status = old.Status
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/proa-dev/proa/internal/api"
+	"github.com/proa-dev/proa/internal/api/reset"
 	"github.com/proa-dev/proa/internal/api/table"
 	"github.com/proa-dev/proa/internal/api/validate"
 )
@@ -27,8 +28,10 @@ func Kinds() []*api.Kind {
 		StrictUpdate:     true,
 		New:              func() api.Object { return &migrationv1beta1.StorageVersionMigration{} },
 		NewList:          func() runtime.Object { return &migrationv1beta1.StorageVersionMigrationList{} },
-		Reset:            api.Resets(reset),
-		Validate:         api.Validates(validateMigration),
+		Reset: reset.Status(func(m *migrationv1beta1.StorageVersionMigration) (*migrationv1beta1.StorageVersionMigrationSpec, *migrationv1beta1.StorageVersionMigrationStatus) {
+			return &m.Spec, &m.Status
+		}),
+		Validate: api.Validates(validateMigration),
 		Columns: []metav1.TableColumnDefinition{
 			{Name: "Name", Type: "string", Description: metav1.ObjectMeta{}.SwaggerDoc()["name"]},
 			table.Col("Resource", "string", "GroupResource to migrate"),
@@ -53,18 +56,6 @@ func phase(m *migrationv1beta1.StorageVersionMigration) string {
 		}
 	}
 	return is
-}
-
-func reset(m, old *migrationv1beta1.StorageVersionMigration, sub string) {
-	switch {
-	case old == nil:
-		m.Status = migrationv1beta1.StorageVersionMigrationStatus{}
-	case sub == "status":
-		m.Spec = old.Spec
-		metav1.ResetObjectMetaForStatus(&m.ObjectMeta, &old.ObjectMeta)
-	default:
-		m.Status = old.Status
-	}
 }
 
 func validateMigration(m, old *migrationv1beta1.StorageVersionMigration, sub string) field.ErrorList {
