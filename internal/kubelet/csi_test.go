@@ -188,6 +188,15 @@ func (b *bench) end(name string) {
 	b.wait(name, "gone", func(p *v1.Pod) bool { return p == nil })
 }
 
+// swept waits until nothing of a pod is left on the node.
+func (b *bench) swept(name string) {
+	b.t.Helper()
+	b.await("the folder of "+name+" is gone", func() bool {
+		_, err := os.Stat(filepath.Join(b.root, "kubelet/pods", name+"-uid"))
+		return os.IsNotExist(err)
+	})
+}
+
 func withVolume(source v1.VolumeSource) func(*v1.Pod) {
 	return func(p *v1.Pod) {
 		p.Spec.Volumes = []v1.Volume{{Name: "data", VolumeSource: source}}
@@ -226,10 +235,7 @@ func TestInlineVolumeOfDriver(t *testing.T) {
 	b.create("q", v1.RestartPolicyAlways, nil)
 	b.wait("q", "ready", ready)
 	b.end("p")
-	b.await("its folder is gone", func() bool {
-		_, err := os.Stat(filepath.Join(b.root, "kubelet/pods/p-uid"))
-		return os.IsNotExist(err)
-	})
+	b.swept("p")
 	if got := d.made(); got != "publish unpublish" {
 		t.Errorf("the driver was called: %s", got)
 	}

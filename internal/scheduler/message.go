@@ -15,22 +15,18 @@ func because(r *refusal, total int) string {
 	if r.whole != nil {
 		return fmt.Sprintf("0/%d nodes are available: %s.", total, strings.Join(r.whole.reason, ", "))
 	}
-	count := map[string]int{}
-	for _, v := range r.verdicts {
-		if v == nil {
-			continue
-		}
-		for _, why := range v.reason {
-			count[why]++
-		}
-	}
-	return fmt.Sprintf("0/%d nodes are available: %s.", total, histogram(count))
+	return fmt.Sprintf("0/%d nodes are available: %s.", total, histogram(r.verdicts))
 }
 
 // nobody says why removing other pods would not help either.
 func nobody(reasons []*verdict) string {
+	return fmt.Sprintf("preemption: 0/%d nodes are available: %s.", len(reasons), histogram(reasons))
+}
+
+// histogram of the reasons, nil = none: "1 Insufficient cpu, 2 node(s) were unschedulable".
+func histogram(verdicts []*verdict) string {
 	count := map[string]int{}
-	for _, v := range reasons {
+	for _, v := range verdicts {
 		if v == nil {
 			continue
 		}
@@ -38,10 +34,6 @@ func nobody(reasons []*verdict) string {
 			count[why]++
 		}
 	}
-	return fmt.Sprintf("preemption: 0/%d nodes are available: %s.", len(reasons), histogram(count))
-}
-
-func histogram(count map[string]int) string {
 	parts := make([]string, 0, len(count))
 	for reason, n := range count {
 		parts = append(parts, fmt.Sprintf("%d %s", n, reason))
