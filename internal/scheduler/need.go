@@ -313,11 +313,22 @@ func dueBy(c *resourcev1.ResourceClaim, within time.Duration) time.Time {
 	return c.Status.Allocation.AllocationTimestamp.Add(within)
 }
 
-// usesClaim: a pod that waits has to do with a claim (namespace/name).
+// usesClaim: a pod that waits has to do with a claim (namespace/name): one that it
+// names, or that was made for it. It is asked of every such pod for every claim.
 func usesClaim(p *corev1.Pod, key string) bool {
 	namespace, name, _ := strings.Cut(key, "/")
-	return namespace == p.Namespace && slices.ContainsFunc(p.Spec.ResourceClaims, func(use corev1.PodResourceClaim) bool {
-		have, _, err := resourceclaim.Name(p, &use)
-		return err == nil && have != nil && *have == name
-	})
+	if namespace != p.Namespace {
+		return false
+	}
+	for i := range p.Spec.ResourceClaims {
+		if named := p.Spec.ResourceClaims[i].ResourceClaimName; named != nil && *named == name {
+			return true
+		}
+	}
+	for i := range p.Status.ResourceClaimStatuses {
+		if made := p.Status.ResourceClaimStatuses[i].ResourceClaimName; made != nil && *made == name {
+			return true
+		}
+	}
+	return false
 }
