@@ -6,12 +6,13 @@ import (
 	"maps"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	wire "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 
-	"google.golang.org/protobuf/proto"
+	"github.com/proa-dev/proa/internal/kubelet/pod"
 )
 
 // Wants says whether a container of a pod is to get devices.
@@ -32,7 +33,7 @@ func (m *Manager) Allocate(ctx context.Context, p *v1.Pod) error {
 	m.choosing.Lock()
 	defer m.choosing.Unlock()
 	reuse := map[string]map[string]bool{} // what init containers leave to those after them
-	err := m.each(p, func(c *v1.Container, passes bool) error {
+	err := each(p, func(c *v1.Container, passes bool) error {
 		want := m.wants(p, c)
 		for _, name := range slices.Sorted(maps.Keys(want)) {
 			g := m.granted(p.UID, c.Name, name)
@@ -47,9 +48,6 @@ func (m *Manager) Allocate(ctx context.Context, p *v1.Pod) error {
 					reuse[name] = map[string]bool{}
 				}
 				reuse[name][id] = passes
-				if !passes {
-					delete(reuse[name], id)
-				}
 			}
 		}
 		return nil
@@ -64,11 +62,10 @@ func (m *Manager) Allocate(ctx context.Context, p *v1.Pod) error {
 
 // each container of a pod in the order in which they run. passes: what it has goes
 // to others after it.
-func (m *Manager) each(p *v1.Pod, visit func(c *v1.Container, passes bool) error) error {
+func each(p *v1.Pod, visit func(c *v1.Container, passes bool) error) error {
 	for i := range p.Spec.InitContainers {
 		c := &p.Spec.InitContainers[i]
-		side := c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways
-		if err := visit(c, !side); err != nil {
+		if err := visit(c, !pod.Sidecar(c)); err != nil {
 			return err
 		}
 	}
@@ -80,10 +77,10 @@ func (m *Manager) each(p *v1.Pod, visit func(c *v1.Container, passes bool) error
 	return nil
 }
 
-func (m *Manager) granted(pod types.UID, container, name string) *grant {
+func (m *Manager) granted(uid types.UID, container, name string) *grant {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, g := range m.grants[pod] {
+	for _, g := range m.grants[uid] {
 		if g.Container == container && g.Resource == name {
 			return g
 		}
