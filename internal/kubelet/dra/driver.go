@@ -105,7 +105,7 @@ func (m *Manager) Deregister(i plugin.Info) {
 		return
 	}
 	d.stop()
-	d.conn.Close()
+	_ = d.conn.Close()
 	m.look(i.Name)
 }
 

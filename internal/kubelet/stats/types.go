@@ -6,11 +6,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// The shapes of stats/summary (k8s.io/kubelet/pkg/apis/stats/v1alpha1), as far as
-// the runtime and the kernel have figures. What is nil is not known.
-
+// Summary is what stats/summary shows (k8s.io/kubelet/pkg/apis/stats/v1alpha1), as far
+// as the runtime and the kernel have figures. What is nil is not known.
 type (
-	// Summary of the node and its pods.
 	Summary struct {
 		Node NodeStats  `json:"node"`
 		Pods []PodStats `json:"pods"`
