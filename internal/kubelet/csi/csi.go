@@ -59,6 +59,8 @@ type Manager struct {
 func New(ctx context.Context, c Config) *Manager {
 	m := &Manager{Config: c, ctx: ctx, volumes: map[volumeID]*volume{}, published: map[publication]*mounted{}}
 	m.restore()
+	m.mu.Lock() // the first may be gone before the last is looked at
+	defer m.mu.Unlock()
 	for _, v := range m.volumes {
 		m.release(v)
 	}

@@ -1,6 +1,8 @@
 package csi
 
 import (
+	"fmt"
+	"path/filepath"
 	"testing"
 
 	spec "github.com/container-storage-interface/spec/lib/go/csi"
@@ -128,6 +130,29 @@ func TestValidate(t *testing.T) {
 		if err := (&Manager{}).Validate(plugin.Info{Name: "d", Versions: c.versions}); (err == nil) != c.good {
 			t.Errorf("%v: %v", c.versions, err)
 		}
+	}
+}
+
+// TestLeftOver volumes that no pod uses are seen to when the kubelet comes, many at
+// once: of those that were never staged only the records have to go.
+func TestLeftOver(t *testing.T) {
+	root := plugin.Root(t.TempDir())
+	for i := range 100 {
+		id := volumeID{Driver: "d", Handle: fmt.Sprint(i)}
+		if err := (record{Handle: id.Handle, Driver: id.Driver}).write(staged(root, id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gone := make(chan struct{}, 100)
+	m := New(t.Context(), Config{Root: root, Used: func() { gone <- struct{}{} }})
+	for range 100 {
+		<-gone
+	}
+	if used := m.InUse(); len(used) > 0 || len(m.volumes) > 0 {
+		t.Errorf("%v are in use, %d volumes are known", used, len(m.volumes))
+	}
+	if left, _ := filepath.Glob(root.Join("plugins/kubernetes.io/csi/d/*")); len(left) > 0 {
+		t.Errorf("left over: %v", left)
 	}
 }
 
