@@ -23,6 +23,7 @@ const callTime = 30 * time.Second
 // client of one plugin.
 type client struct {
 	wire.DevicePluginClient
+	socket  string
 	conn    *grpc.ClientConn
 	stop    context.CancelFunc
 	options *wire.DevicePluginOptions
@@ -106,7 +107,7 @@ func (m *Manager) Register(_ context.Context, i plugin.Info) error {
 	return m.follow(i.Name, i.Endpoint, nil)
 }
 
-// Deregister implements plugin.Handler.
+// Deregister implements plugin.Handler. Another may have taken over meanwhile.
 func (m *Manager) Deregister(i plugin.Info) {
 	m.mu.Lock()
 	r := m.resources[i.Name]
@@ -115,7 +116,7 @@ func (m *Manager) Deregister(i plugin.Info) {
 		c = r.plugin
 	}
 	m.mu.Unlock()
-	if c != nil {
+	if c != nil && c.socket == i.Endpoint {
 		c.close()
 	}
 }
@@ -127,7 +128,7 @@ func (m *Manager) follow(name, socket string, options *wire.DevicePluginOptions)
 		return err
 	}
 	ctx, stop := context.WithCancel(m.ctx)
-	c := &client{DevicePluginClient: wire.NewDevicePluginClient(conn), conn: conn, stop: stop, options: options}
+	c := &client{DevicePluginClient: wire.NewDevicePluginClient(conn), socket: socket, conn: conn, stop: stop, options: options}
 	m.group.Go(func() {
 		defer c.close()
 		if c.options == nil {

@@ -111,17 +111,23 @@ func (b *bench) start() {
 	}
 }
 
+// serve a plugin at a socket, until the test ends at the latest.
+func (b *bench) serve(p *toys, socket string) {
+	b.t.Helper()
+	l, err := plugin.Listen(socket)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	p.server = grpc.NewServer()
+	wire.RegisterDevicePluginServer(p.server, p)
+	go p.server.Serve(l)
+	b.t.Cleanup(p.server.Stop)
+}
+
 func (b *bench) register(p *toys, lists ...*wire.Device) {
 	b.t.Helper()
 	if p.server == nil {
-		l, err := plugin.Listen(filepath.Join(b.root, folder, "toy.sock"))
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		p.server = grpc.NewServer()
-		wire.RegisterDevicePluginServer(p.server, p)
-		go p.server.Serve(l)
-		b.t.Cleanup(p.server.Stop)
+		b.serve(p, filepath.Join(b.root, folder, "toy.sock"))
 	}
 	conn, err := plugin.Dial(filepath.Join(b.root, folder, "kubelet.sock"))
 	if err != nil {
@@ -212,6 +218,43 @@ func TestDevices(t *testing.T) {
 	}
 	p.server.Stop()
 	b.await(3, 0)
+	b.await(0, 0)
+	b.stop()
+}
+
+// One plugin takes over from another, whose socket goes only then.
+func TestPluginIsUpgraded(t *testing.T) {
+	b := &bench{t: t, root: t.TempDir(), changed: make(chan struct{}, 100)}
+	b.start()
+	list := func(p *toys, devices ...*wire.Device) {
+		t.Helper()
+		select {
+		case p.lists <- devices:
+		case <-time.After(20 * time.Second):
+			t.Fatal("nobody asks the plugin for its devices")
+		}
+	}
+	var infos []plugin.Info
+	var plugins []*toys
+	for _, name := range []string{"old.sock", "new.sock"} {
+		p, socket := &toys{lists: make(chan []*wire.Device)}, filepath.Join(b.root, name)
+		b.serve(p, socket)
+		infos, plugins = append(infos, plugin.Info{Type: "DevicePlugin", Name: "toy.test/toy", Endpoint: socket, Said: socket, Versions: []string{wire.Version}}), append(plugins, p)
+	}
+	if err := b.m.Register(t.Context(), infos[0]); err != nil {
+		t.Fatal(err)
+	}
+	list(plugins[0], device("a", wire.Healthy))
+	b.await(1, 1)
+	if err := b.m.Register(t.Context(), infos[1]); err != nil {
+		t.Fatal(err)
+	}
+	list(plugins[1], device("a", wire.Healthy), device("b", wire.Healthy))
+	b.await(2, 2)
+	b.m.Deregister(infos[0])
+	list(plugins[1], device("a", wire.Healthy), device("b", wire.Unhealthy))
+	b.await(2, 1)
+	b.m.Deregister(infos[1])
 	b.await(0, 0)
 	b.stop()
 }
