@@ -18,6 +18,7 @@ import (
 
 	"github.com/proa-dev/proa/internal/client"
 	"github.com/proa-dev/proa/internal/kubelet/plugin"
+	"github.com/proa-dev/proa/internal/kubelet/pod"
 )
 
 // Volume of a pod that a CSI driver serves: one that the pod brings itself, or the
@@ -329,7 +330,7 @@ func (m *Manager) capability(ctx context.Context, t *target) (*spec.VolumeCapabi
 	} else {
 		fs.FsType = ptr.Deref(t.Inline.FSType, "")
 	}
-	group := fsGroup(t.pod)
+	group := pod.FSGroup(t.pod)
 	if group != nil {
 		ok, err := t.driver.can(ctx, spec.NodeServiceCapability_RPC_VOLUME_MOUNT_GROUP)
 		if err != nil {
@@ -340,13 +341,6 @@ func (m *Manager) capability(ctx context.Context, t *target) (*spec.VolumeCapabi
 		}
 	}
 	return t.driver.capability(ctx, t.access(), fs)
-}
-
-func fsGroup(p *v1.Pod) *int64 {
-	if p.Spec.SecurityContext == nil {
-		return nil
-	}
-	return p.Spec.SecurityContext.FSGroup
 }
 
 // secrets that a reference names, nil = none.

@@ -15,6 +15,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/utils/ptr"
+
+	"github.com/proa-dev/proa/internal/kubelet/pod"
 )
 
 // publish the volume to the pod, unless it is and need not be anew.
@@ -171,7 +173,7 @@ func (m *Manager) tokens(ctx context.Context, t *target) (map[string]string, err
 
 // applyGroup gives the volume's files to the pod's fsGroup, if that is the kubelet's job.
 func (m *Manager) applyGroup(ctx context.Context, t *target, path string) error {
-	if t.block || fsGroup(t.pod) == nil {
+	if t.block || pod.FSGroup(t.pod) == nil {
 		return nil
 	}
 	theirs, err := t.driver.can(ctx, spec.NodeServiceCapability_RPC_VOLUME_MOUNT_GROUP)

@@ -12,6 +12,14 @@ const (
 	period, minQuota        = 100_000, 1_000
 )
 
+// FSGroup is the group that a pod's volumes belong to, nil = none.
+func FSGroup(p *v1.Pod) *int64 {
+	if p.Spec.SecurityContext == nil {
+		return nil
+	}
+	return p.Spec.SecurityContext.FSGroup
+}
+
 // Shares are the CPU shares (cgroup v1's scale) of a CPU request.
 func Shares(milli int64) int64 {
 	if milli == 0 {

@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/proa-dev/proa/internal/kubelet/pod"
 )
 
 // tmpfs mounts memory at a path, unless it is there. size 0 = the kernel's default.
@@ -69,7 +71,7 @@ func filesystem(path string, magic int64) (bool, error) {
 // own gives a volume to the pod's fsGroup, unless the policy says that its root
 // shows that this has been done.
 func own(p *v1.Pod, root string) error {
-	group := fsGroup(p)
+	group := pod.FSGroup(p)
 	if group == nil {
 		return nil
 	}

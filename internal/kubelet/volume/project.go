@@ -13,6 +13,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
+
+	"github.com/proa-dev/proa/internal/kubelet/pod"
 )
 
 // file of a volume that shows objects.
@@ -202,7 +204,7 @@ func (m *Manager) token(ctx context.Context, files map[string]file, p *v1.Pod, s
 		}
 	}
 	f := file{data: []byte(t.value), mode: all, uid: oneUser(p)}
-	if f.uid != nil || fsGroup(p) != nil {
+	if f.uid != nil || pod.FSGroup(p) != nil {
 		f.mode = 0o600
 	}
 	path, err := clean(s.Path)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/proa-dev/proa/internal/kubelet/csi"
 	"github.com/proa-dev/proa/internal/kubelet/plugin"
+	"github.com/proa-dev/proa/internal/kubelet/pod"
 )
 
 // Mounted is a volume that is in place.
@@ -149,7 +150,7 @@ func (m *Manager) one(ctx context.Context, p *v1.Pod, v *v1.Volume) (Mounted, ti
 				return Mounted{}, never, err
 			}
 		}
-		return Mounted{Path: path, ReadOnly: true}, renew, write(path, files, fsGroup(p))
+		return Mounted{Path: path, ReadOnly: true}, renew, write(path, files, pod.FSGroup(p))
 	case v.Image != nil:
 		return Mounted{Image: v.Image.Reference, Policy: v.Image.PullPolicy, ReadOnly: true}, never, nil
 	case v.PersistentVolumeClaim != nil:
@@ -160,13 +161,6 @@ func (m *Manager) one(ctx context.Context, p *v1.Pod, v *v1.Volume) (Mounted, ti
 		return m.csi(ctx, p, csi.Volume{Name: v.Name, Inline: v.CSI, ReadOnly: ptr.Deref(v.CSI.ReadOnly, false)})
 	}
 	return Mounted{}, never, fmt.Errorf("this kind of volume is not supported on this node; use configMap, secret, downwardAPI, projected, emptyDir, hostPath, image, csi or a persistentVolumeClaim bound to a CSI, hostPath or local volume")
-}
-
-func fsGroup(p *v1.Pod) *int64 {
-	if p.Spec.SecurityContext == nil {
-		return nil
-	}
-	return p.Spec.SecurityContext.FSGroup
 }
 
 func (m *Manager) emptyDir(p *v1.Pod, v *v1.Volume, path string) error {
