@@ -16,7 +16,7 @@ export CGO_ENABLED := 0
 # With root everything can be done; without, what needs it says so.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
-.PHONY: build tools demo demo-down test test-unit test-e2e fuzz test-durability test-overload test-clients lint conformance bench story-plumber packages clean
+.PHONY: build tools demo demo-down test test-unit test-race test-e2e fuzz test-durability test-overload test-clients lint conformance bench story-plumber packages clean
 
 build: ## bin/proa
 	@echo "· building bin/proa"
@@ -97,6 +97,9 @@ conformance: build tools ## upstream's conformance tests: FOCUS= SKIP= PROCS= TI
 	@cd test/conformance && $(GO) build -o $(CONFORMANCE) .
 	@$(SUDO) env "PATH=$$PATH" HOME="$$HOME" GOFLAGS=$(GOFLAGS) $(CONFORMANCE) --repo $(CURDIR) --bin $(BIN) $(GIVEN) \
 		--focus $(call quote,FOCUS) --skip $(call quote,SKIP) $(if $(PROCS),--procs "$(PROCS)") $(if $(TIMEOUT),--timeout "$(TIMEOUT)")
+
+test-race: ## test-unit under the race detector: a quarter of an hour, and a C compiler
+	@CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 30m $(TESTFLAGS) ./internal/... ./cmd/...
 
 fuzz: ## every fuzz target for FUZZTIME=1m, or those of TARGETS="FuzzPatch FuzzRequest"
 	@GO=$(GO) tools/fuzz.sh $(or $(FUZZTIME),1m) $(TARGETS)
