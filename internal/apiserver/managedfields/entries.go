@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sort"
 	"time"
+	"unicode/utf8"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -34,22 +35,38 @@ func (e *entry) read() error {
 }
 
 // touches says whether the entry could have anything in common with a set. It
-// looks for the topmost field names in the text, so that what has nothing to do
-// with a write (the spec's managers with a status update) is never read.
+// looks for the names on the way to each field in the text, so that what has nothing
+// to do with a write (the spec's managers with a label or a status) is never read.
 func (e *entry) touches(s *set) bool {
 	if s.empty() {
 		return false
 	}
-	if !e.unread {
-		return true
-	}
-	var quoted [64]byte
-	for _, top := range s.elems {
-		if bytes.Contains(e.raw.GetRawBytes(), appendQuoted(quoted[:0], top.key, false)) {
+	return !e.unread || mentions(e.raw.GetRawBytes(), s)
+}
+
+// mentions says whether FieldsV1 could have a member of a set.
+func mentions(raw []byte, s *set) bool {
+	var room [128]byte
+	for _, e := range s.elems {
+		// What can be written in more than one way is not looked for.
+		if plainText(e.key) && !bytes.Contains(raw, appendQuoted(room[:0], e.key, false)) {
+			continue
+		}
+		if e.member || e.child != nil && mentions(raw, e.child) {
 			return true
 		}
 	}
 	return false
+}
+
+// plainText says that there is one way to write a key in JSON.
+func plainText(key string) bool {
+	for _, c := range []byte(key) {
+		if c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			return false
+		}
+	}
+	return true
 }
 
 // identity tells entries apart. Of applied fields a manager has one set,

@@ -407,3 +407,27 @@ func runtimeEqual(a, b runtime.Object) bool {
 	y, _ := runtime.DefaultUnstructuredConverter.ToUnstructured(b)
 	return fmt.Sprint(x) == fmt.Sprint(y) && slices.Equal([]string{fmt.Sprint(a)}, []string{fmt.Sprint(b)})
 }
+
+func TestOnlyWhatIsMentionedIsRead(t *testing.T) {
+	raw := []byte(`{"f:metadata":{"f:labels":{".":{},"f:a":{},"f:x/y":{}}},"f:spec":{"f:containers":{"k:{\"name\":\"c\"}":{".":{},"f:image":{}}}}}`)
+	for _, c := range []struct {
+		path []string
+		want bool
+	}{
+		{[]string{"f:metadata", "f:labels", "f:a"}, true},
+		{[]string{"f:metadata", "f:labels", "f:x/y"}, true},
+		{[]string{"f:metadata", "f:labels", "f:b"}, false},
+		{[]string{"f:metadata", "f:labels"}, true},
+		{[]string{"f:metadata", "f:annotations", "f:a"}, false},
+		{[]string{"f:status"}, false},
+		{[]string{"f:spec", "f:containers", `k:{"name":"c"}`, "f:image"}, true},
+		{[]string{"f:spec", "f:containers", `k:{"name":"d"}`, "f:image"}, true}, // how keys are written is not looked into
+		{[]string{"f:spec", "f:containers", `k:{"name":"d"}`, "f:command"}, false},
+	} {
+		var b builder
+		b.insert(c.path)
+		if got := mentions(raw, b.set()); got != c.want {
+			t.Errorf("%v: %v", c.path, got)
+		}
+	}
+}

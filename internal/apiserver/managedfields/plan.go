@@ -3,11 +3,13 @@ package managedfields
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"sort"
 	"strings"
 	"sync"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -40,6 +42,8 @@ type plan struct {
 
 	null func(reflect.Value) bool      // for types that may marshal as null
 	same func(l, r reflect.Value) bool // for what is no struct, map or list; nil otherwise
+
+	sameMap func(l, r reflect.Value) bool // for maps of well-known types, of one length
 
 	typ *typed.ParseableType // dynamic: a wrapper with the one field "x" of the type
 }
@@ -167,6 +171,16 @@ func (c *compiler) fill(p *plan, t reflect.Type, ref schema.TypeRef, atom schema
 			return fmt.Errorf("%v is a map, its schema is none", t)
 		}
 		p.form, p.goMap, p.atomic = dict, true, atom.Map.ElementRelationship == schema.Atomic
+		switch t {
+		case stringMap:
+			p.sameMap = func(l, r reflect.Value) bool {
+				return maps.Equal(l.Interface().(map[string]string), r.Interface().(map[string]string))
+			}
+		case reflect.TypeFor[corev1.ResourceList]():
+			p.sameMap = func(l, r reflect.Value) bool {
+				return maps.EqualFunc(l.Interface().(corev1.ResourceList), r.Interface().(corev1.ResourceList), sameQuantity)
+			}
+		}
 		return c.element(p, t, atom.Map.ElementType)
 	case reflect.Slice:
 		if t.Elem().Kind() == reflect.Uint8 {
@@ -312,14 +326,17 @@ func special(p *plan, t reflect.Type) bool {
 		}
 	case reflect.TypeFor[resource.Quantity]():
 		p.same = func(l, r reflect.Value) bool {
-			a, b := *of[resource.Quantity](l), *of[resource.Quantity](r)
-			// Printing a quantity fills its cache: only ever print a copy.
-			return a == b || a.Format == b.Format && a.Cmp(b) == 0 || a.String() == b.String()
+			return sameQuantity(*of[resource.Quantity](l), *of[resource.Quantity](r))
 		}
 	default:
 		return false
 	}
 	return true
+}
+
+// sameQuantity compares what is shown. Printing a quantity fills its cache: these are copies.
+func sameQuantity(a, b resource.Quantity) bool {
+	return a == b || a.Format == b.Format && a.Cmp(b) == 0 || a.String() == b.String()
 }
 
 // of is the value as a pointer, without a copy where that can be had.

@@ -202,13 +202,18 @@ type builder struct {
 	open  []*set // open[i] is the node of the first i elements of the walk's path
 	sets  []set  // room for nodes, and for their first elements
 	elems []elem
+	more  bool // there was room before, and it did not suffice
 }
 
 // fresh is an empty node with some room. Nodes are small and many.
 func (b *builder) fresh() *set {
-	const nodes, each = 16, 4
+	const few, many, each = 4, 16, 4
 	if len(b.sets) == 0 {
-		b.sets, b.elems = make([]set, nodes), make([]elem, nodes*each)
+		nodes := few // are all that a patch changes, as a rule
+		if b.more {
+			nodes = many
+		}
+		b.sets, b.elems, b.more = make([]set, nodes), make([]elem, nodes*each), true
 	}
 	s := &b.sets[0]
 	s.elems = b.elems[:0:each]

@@ -402,6 +402,9 @@ func (p *plan) equal(l, r reflect.Value) bool {
 		if l.Len() != r.Len() {
 			return false
 		}
+		if p.sameMap != nil {
+			return p.sameMap(l, r)
+		}
 		for it := r.MapRange(); it.Next(); {
 			v := l.MapIndex(it.Key())
 			if !v.IsValid() || !p.elem.both(v, it.Value()) {
