@@ -8,10 +8,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/fsnotify/fsnotify"
 	"google.golang.org/grpc"
 	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 )
@@ -122,6 +124,42 @@ func watch(t *testing.T, root string, h *handler) (stop func()) {
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("the watcher ended with %v", err)
 		}
+	}
+}
+
+// What came and went while nobody told of it is found by looking again.
+func TestChangesAreLost(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, Folder)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	n, err := fsnotify.NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	h := &handler{calls: make(chan string, 10)}
+	w := &Watcher{Root: Root(root), Handlers: map[string]Handler{"CSIPlugin": h}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), sockets: map[string]*socket{}}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer w.group.Wait()
+	defer cancel()
+	csi := func(name string) *registration.PluginInfo {
+		return &registration.PluginInfo{Type: "CSIPlugin", Name: name, Endpoint: "/" + name, SupportedVersions: []string{"1.0.0"}}
+	}
+	one := announce(t, filepath.Join(dir, "one.sock"), csi("one"))
+	w.again(ctx, n, dir)
+	h.expect(t, "register one /one")
+	<-one.told
+	if err := os.Remove(filepath.Join(dir, "one.sock")); err != nil {
+		t.Fatal(err)
+	}
+	announce(t, filepath.Join(dir, "two.sock"), csi("two"))
+	w.again(ctx, n, dir)
+	got := []string{<-h.calls, <-h.calls}
+	slices.Sort(got)
+	if want := []string{"deregister one", "register two /two"}; !slices.Equal(got, want) {
+		t.Errorf("the handler was told %q, want %q", got, want)
 	}
 }
 

@@ -70,7 +70,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 			return ctx.Err()
 		case err := <-n.Errors:
 			w.Log.Warn("changes of the plugins may have been lost", "err", err)
-			w.look(ctx, n, dir)
+			w.again(ctx, n, dir)
 		case e := <-n.Events:
 			switch {
 			case e.Has(fsnotify.Create):
@@ -80,6 +80,16 @@ func (w *Watcher) Run(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// again looks at everything: what went and what came.
+func (w *Watcher) again(ctx context.Context, n *fsnotify.Watcher, dir string) {
+	for path := range w.sockets {
+		if _, err := os.Lstat(path); err != nil {
+			w.remove(path)
+		}
+	}
+	w.look(ctx, n, dir)
 }
 
 // look at a path: a socket is a plugin, and there may be some in folders.
