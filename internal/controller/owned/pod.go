@@ -10,7 +10,7 @@ import (
 // Active pods are those that have not ended and are not being deleted.
 func Active(p *corev1.Pod) bool { return p.DeletionTimestamp == nil && !Ended(p) }
 
-// Ended: nothing of a pod runs any more, or ever will.
+// Ended says that nothing of a pod runs any more, or ever will.
 func Ended(p *corev1.Pod) bool {
 	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 }
