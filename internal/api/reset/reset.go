@@ -5,6 +5,8 @@ package reset
 
 import (
 	"bytes"
+	"slices"
+	"sync"
 
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -81,15 +83,33 @@ func Generation(obj, old metav1.Object, changed bool) {
 // protobuf first, which is a tenth of the work when they are the same, as they
 // mostly are.
 func Differ(a, b any) bool {
-	type message interface{ Marshal() ([]byte, error) }
 	if x, ok := a.(message); ok {
-		if y, ok := b.(message); ok {
-			xb, xerr := x.Marshal()
-			yb, yerr := y.Marshal()
-			if xerr == nil && yerr == nil && bytes.Equal(xb, yb) {
-				return false
-			}
+		if y, ok := b.(message); ok && identical(x, y) {
+			return false
 		}
 	}
 	return !apiequality.Semantic.DeepEqual(a, b)
 }
+
+// message is a pointer to a wire type.
+type message interface {
+	Size() int
+	MarshalToSizedBuffer([]byte) (int, error)
+}
+
+// identical says that two values have the same protobuf.
+func identical(x, y message) bool {
+	n := x.Size()
+	if n != y.Size() {
+		return false
+	}
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	*buf = slices.Grow((*buf)[:0], 2*n)
+	xb, yb := (*buf)[:n], (*buf)[n:2*n]
+	xn, xerr := x.MarshalToSizedBuffer(xb)
+	yn, yerr := y.MarshalToSizedBuffer(yb)
+	return xerr == nil && yerr == nil && xn == n && yn == n && bytes.Equal(xb, yb)
+}
+
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
