@@ -3,6 +3,10 @@ package managedfields
 import (
 	"errors"
 	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/proa-dev/proa/internal/api"
 	"github.com/proa-dev/proa/internal/apiserver/openapi"
@@ -56,4 +60,55 @@ func TestCreated(t *testing.T) {
 	if written < 3*uneven {
 		t.Errorf("%d objects were written in one pass, %d could not be", written, uneven)
 	}
+}
+
+// TestBytesAreShared: not what holds them, into which the cache writes.
+func TestBytesAreShared(t *testing.T) {
+	catalog, _ := everyKind(t)
+	pods, _ := catalog.Kind(corev1.SchemeGroupVersion.WithKind("Pod"))
+	m, now := New(catalog, &openapi.Types{}, nil), time.Now()
+	made := func() *metav1.FieldsV1 {
+		pod := ordinaryPod()
+		if err := m.Update(pods, nil, pod, "m", "", now); err != nil {
+			t.Fatal(err)
+		}
+		return pod.ManagedFields[0].FieldsV1
+	}
+	a, b := made(), made()
+	if a == b || &a.GetRawBytes()[0] != &b.GetRawBytes()[0] {
+		t.Errorf("%p with %p, %p with %p", a, a.GetRawBytes(), b, b.GetRawBytes())
+	}
+	live := ordinaryPod()
+	live.SetUID("1")
+	for i, manager := range []string{"a", "b"} {
+		live.Labels[manager] = "x"
+		from := ordinaryPod()
+		from.ManagedFields = live.ManagedFields
+		if i == 0 {
+			from = nil
+		}
+		if err := m.Update(pods, asObject(from), live, manager, "", now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := live.DeepCopy()
+	next.Labels["a"] = "y"
+	next.ManagedFields = live.ManagedFields
+	if err := m.Update(pods, live, next, "a", "", now.Add(time.Hour)); err != nil { // a is the last now
+		t.Fatal(err)
+	}
+	for i := range next.ManagedFields {
+		for j := range live.ManagedFields {
+			if i != j && next.ManagedFields[i].FieldsV1 == live.ManagedFields[j].FieldsV1 {
+				t.Errorf("entry %d holds its fields in entry %d of the object before", i, j)
+			}
+		}
+	}
+}
+
+func asObject(p *corev1.Pod) api.Object {
+	if p == nil {
+		return nil
+	}
+	return p
 }

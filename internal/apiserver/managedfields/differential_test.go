@@ -319,7 +319,7 @@ func TestLikeUpstream(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if !compareFields(t, what+", written and read", obj.GetManagedFields(), again.encode()) {
+					if !compareFields(t, what+", written and read", obj.GetManagedFields(), again.encode(nil)) {
 						return
 					}
 					obj.SetUID("uid")

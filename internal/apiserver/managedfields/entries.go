@@ -170,8 +170,10 @@ func known(raw []byte, trusted []metav1.ManagedFieldsEntry) bool {
 	return false
 }
 
-// encode is the other way, in the order in which entries are shown.
-func (es entries) encode() []metav1.ManagedFieldsEntry {
+// encode is the other way, in the order in which entries are shown. The cache shares
+// what stays in its place with the live object, whose entries these are, and writes
+// into what does not: that is a copy, but for the bytes.
+func (es entries) encode(live []metav1.ManagedFieldsEntry) []metav1.ManagedFieldsEntry {
 	if len(es) == 0 {
 		return nil
 	}
@@ -204,6 +206,12 @@ func (es entries) encode() []metav1.ManagedFieldsEntry {
 		}
 		return p.Subresource < q.Subresource
 	})
+	for i := range out {
+		if raw := out[i].FieldsV1; raw != nil && (i >= len(live) || live[i].FieldsV1 != raw) {
+			moved := *raw
+			out[i].FieldsV1 = &moved
+		}
+	}
 	return out
 }
 

@@ -76,7 +76,7 @@ func (m *Manager) Update(kind api.Served, live, obj api.Object, manager, sub str
 		obj.SetManagedFields(nil)
 		return fmt.Errorf("managed fields of %s %s: %w", kind.GVK().Kind, key(obj), err)
 	}
-	obj.SetManagedFields(got.encode())
+	obj.SetManagedFields(got.encode(managed(live)))
 	return nil
 }
 
@@ -150,10 +150,7 @@ func (m *Manager) created(kind api.Served, obj api.Object, version, sub string) 
 // startWith chooses whose entries a write starts from: those that the request
 // sends, so that clients can edit them, or else those that are stored.
 func startWith(live, obj api.Object, sub string) entries {
-	var stored []metav1.ManagedFieldsEntry
-	if live != nil {
-		stored = live.GetManagedFields()
-	}
+	stored := managed(live)
 	if sub == "" {
 		sent := obj.GetManagedFields()
 		if isReset(sent) {
@@ -168,6 +165,14 @@ func startWith(live, obj api.Object, sub string) entries {
 		return nil
 	}
 	return es
+}
+
+// managed fields of an object, none of nil.
+func managed(obj api.Object) []metav1.ManagedFieldsEntry {
+	if obj == nil {
+		return nil
+	}
+	return obj.GetManagedFields()
 }
 
 // isReset says that a client asks for all entries to be taken away: [] or [{}].

@@ -117,7 +117,7 @@ func (m *Manager) applyPlain(kind api.Served, live api.Object, config *unstructu
 			kind.Default(obj)
 		}
 	}
-	obj.SetManagedFields(es.encode())
+	obj.SetManagedFields(es.encode(managed(live)))
 	return obj
 }
 
