@@ -66,5 +66,5 @@ func lock(file string) (unlock func(), err error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("another proa uses %s: stop it, or choose another folder with --data-dir", filepath.Dir(file))
 	}
-	return func() { f.Close() }, nil
+	return func() { _ = f.Close() }, nil
 }

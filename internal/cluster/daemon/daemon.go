@@ -46,7 +46,7 @@ func Start(pidFile, logFile string, cmd *exec.Cmd) (*Process, error) {
 		return nil, err
 	}
 	p, err := open(cmd.Process.Pid)
-	go cmd.Wait() // so that it leaves no zombie while this process lives
+	go func() { _ = cmd.Wait() }() // so that it leaves no zombie while this process lives
 	if err != nil {
 		return nil, fmt.Errorf("%s ended at once; see %s", filepath.Base(cmd.Path), logFile)
 	}
@@ -166,7 +166,7 @@ func (p *Process) Stop(ctx context.Context, grace time.Duration) error {
 }
 
 // Close releases what is held of the process, which runs on.
-func (p *Process) Close() { unix.Close(p.fd) }
+func (p *Process) Close() { _ = unix.Close(p.fd) }
 
 // StopFile stops the process that a file names, if there is one, and removes
 // the file.

@@ -64,7 +64,7 @@ type flusher struct {
 	c *http.ResponseController
 }
 
-func (f flusher) Flush() { f.c.Flush() }
+func (f flusher) Flush() { _ = f.c.Flush() }
 
 func has(p *v1.Pod, name string) bool {
 	is := func(c v1.Container) bool { return c.Name == name }

@@ -54,7 +54,7 @@ func (h *healthServer) set(o Owner, port uint16, ready int) {
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { h.answer(w, o) })}
 	h.ports[o] = &healthPort{port: port, ready: ready, server: server}
-	go server.Serve(l)
+	go func() { _ = server.Serve(l) }()
 }
 
 func (h *healthServer) answer(w http.ResponseWriter, o Owner) {

@@ -44,7 +44,7 @@ func (u *Upstream) serve(n *Node, dir string, ca *pki.Authority) (containerd.Mir
 		return containerd.Mirror{}, err
 	}
 	server := &http.Server{Handler: store.Mirror()}
-	go server.Serve(l)
+	go func() { _ = server.Serve(l) }()
 	n.stop = append(n.stop, func(context.Context) error { return server.Close() })
 	crt, key := leaf.Files()
 	return containerd.Mirror{URL: "https://" + l.Addr().String(), Authority: authority, Cert: crt, Key: key}, nil

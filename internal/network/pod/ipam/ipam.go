@@ -283,7 +283,7 @@ func (s *Store) lock() (unlock func(), err error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("addresses of pods: lock in %s: %w", s.dir, err)
 	}
-	return func() { unix.Close(fd) }, nil
+	return func() { _ = unix.Close(fd) }, nil
 }
 
 func ignoreMissing(err error) error {
