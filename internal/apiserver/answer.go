@@ -25,13 +25,11 @@ import (
 	"github.com/proa-dev/proa/internal/api/wire"
 	"github.com/proa-dev/proa/internal/apiserver/audit"
 	"github.com/proa-dev/proa/internal/apiserver/negotiate"
+	"github.com/proa-dev/proa/internal/apiserver/record"
 	"github.com/proa-dev/proa/internal/apiserver/table"
 	"github.com/proa-dev/proa/internal/apiserver/verbs"
 	"github.com/proa-dev/proa/internal/cache"
 )
-
-// statusGVK is the kind of errors and of many answers.
-var statusGVK = schema.GroupVersionKind{Version: "v1", Kind: "Status"}
 
 // fail answers with the Status that an error is.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
@@ -39,7 +37,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		w.WriteHeader(499) // the client is gone; nobody reads this
 		return
 	}
-	status := statusOf(err)
+	status := record.StatusOf(err)
 	if status.Details != nil {
 		retryAfter(w.Header(), status.Details.RetryAfterSeconds)
 	}
@@ -47,32 +45,13 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		s.log.Error("a request failed", "method", r.Method, "path", r.URL.Path, "err", err)
 	}
 	want, _ := negotiate.Accept(r, false, false)
-	writeObject(w, r, int(status.Code), statusGVK, &status, want)
-}
-
-// statusOf an error.
-func statusOf(err error) metav1.Status {
-	status := metav1.Status{}
-	var known apierrors.APIStatus
-	if errors.As(err, &known) {
-		status = known.Status()
-	} else {
-		status = metav1.Status{Message: err.Error()}
-	}
-	if status.Code == 0 {
-		status.Code = http.StatusInternalServerError
-	}
-	if status.Status == "" {
-		status.Status = metav1.StatusFailure
-	}
-	status.TypeMeta = metav1.TypeMeta{}
-	return status
+	writeObject(w, r, int(status.Code), record.StatusGVK, &status, want)
 }
 
 // writeObject encodes an object and sends it.
 func writeObject(w http.ResponseWriter, r *http.Request, code int, gvk schema.GroupVersionKind, obj runtime.Object, want negotiate.Want) {
 	if rec := recordOf(w); rec.Wants(audit.Metadata) {
-		recordAnswer(rec, gvk, obj)
+		record.Answer(rec, gvk, obj)
 	}
 	if _, custom := obj.(runtime.Unstructured); custom {
 		gvk = schema.GroupVersionKind{}
@@ -175,13 +154,13 @@ func (s *Server) writeItem(w http.ResponseWriter, r *http.Request, code int, ite
 	}
 	buf := documents.Get().(*[]byte)
 	defer done(buf)
-	doc, err := appendDocument((*buf)[:0], item, k, want.Media)
+	doc, err := verbs.AppendDocument((*buf)[:0], item, k, want.Media)
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
 	if rec := recordOf(w); rec.Wants(audit.RequestResponse) {
-		recordItem(rec, item, k)
+		record.Item(rec, item, k)
 	}
 	*buf = doc
 	writeDocument(w, r, code, doc, want)
@@ -198,24 +177,6 @@ func done(buf *[]byte) {
 		*buf = nil
 	}
 	documents.Put(buf)
-}
-
-// appendDocument appends an item in the served shape.
-func appendDocument(dst []byte, item *cache.Item, k api.Served, m wire.Media) ([]byte, error) {
-	body, err := verbs.Body(item, k, m)
-	if err != nil {
-		return nil, err
-	}
-	return wire.AppendDocument(dst, kindOf(item, k), body, m)
-}
-
-// kindOf is what a document has to be told of its kind: custom resources say it
-// themselves.
-func kindOf(item *cache.Item, k api.Served) schema.GroupVersionKind {
-	if _, custom := item.Object.(runtime.Unstructured); custom {
-		return schema.GroupVersionKind{}
-	}
-	return k.GVK()
 }
 
 // writeList sends what a list found.
@@ -310,7 +271,7 @@ func metadataBody(item *cache.Item, want negotiate.Want) (wire.Text, error) {
 }
 
 func (s *Server) tableOptions(r *http.Request, k api.Served, want negotiate.Want) (table.Options, error) {
-	o := table.Options{Kind: k.Hub(), Version: want.Meta, Whole: func(i *cache.Item) ([]byte, error) { return appendDocument(nil, i, k, wire.JSON) }}
+	o := table.Options{Kind: k.Hub(), Version: want.Meta, Whole: func(i *cache.Item) ([]byte, error) { return verbs.AppendDocument(nil, i, k, wire.JSON) }}
 	if k.Convert != nil {
 		o.Shaped = func(i *cache.Item) (api.Object, error) { return verbs.ShapedItem(i, k) }
 	}

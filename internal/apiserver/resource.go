@@ -18,6 +18,7 @@ import (
 	"github.com/proa-dev/proa/internal/apiserver/audit"
 	"github.com/proa-dev/proa/internal/apiserver/auth"
 	"github.com/proa-dev/proa/internal/apiserver/negotiate"
+	"github.com/proa-dev/proa/internal/apiserver/record"
 	"github.com/proa-dev/proa/internal/apiserver/request"
 	"github.com/proa-dev/proa/internal/apiserver/verbs"
 )
@@ -84,7 +85,7 @@ func (s *Server) body(w *response, r *http.Request, q *verbs.Request, validation
 		w.warn(text)
 	}
 	if err == nil && w.audit.Wants(audit.Metadata) {
-		recordSent(w.audit, obj, q.Kind)
+		record.Sent(w.audit, obj, q.Kind)
 	}
 	return obj, err
 }
@@ -134,16 +135,9 @@ func (s *Server) writeAnswer(w *response, r *http.Request, code int, out runtime
 	gvk := k.GVK()
 	switch out := out.(type) {
 	case *metav1.Status:
-		gvk = statusGVK
-		if out.Code == 0 && out.Status == metav1.StatusSuccess {
-			copied := *out
-			copied.Code = int32(code)
-			writeObject(w, r, code, gvk, &copied, want)
-			return
-		}
-		if out.Code != 0 {
-			code = int(out.Code)
-		}
+		status, code := record.Coded(out, code)
+		writeObject(w, r, code, record.StatusGVK, status, want)
+		return
 	case api.Object:
 		if k.Shape != nil {
 			shaped, err := verbs.Shaped(out, k)
@@ -189,7 +183,7 @@ func (s *Server) update(w *response, r *http.Request, q *verbs.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	s.writeItem(w, r, codeOf(created), item, q.Kind, want)
+	s.writeItem(w, r, record.CodeOf(created), item, q.Kind, want)
 }
 
 // mayCreate refuses an update or apply of what is not there to who may not create it.
@@ -209,13 +203,6 @@ func (s *Server) mayCreate(ctx context.Context, q *verbs.Request) error {
 		return apierrors.NewInternalError(err)
 	}
 	return auth.Forbidden(q.User, a, why)
-}
-
-func codeOf(created bool) int {
-	if created {
-		return http.StatusCreated
-	}
-	return http.StatusOK
 }
 
 // patchTypes by their media type.
@@ -281,7 +268,7 @@ func (s *Server) patch(w *response, r *http.Request, q *verbs.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	s.writeItem(w, r, codeOf(created), item, q.Kind, want)
+	s.writeItem(w, r, record.CodeOf(created), item, q.Kind, want)
 }
 
 // readDelete reads the options of a deletion.
@@ -305,13 +292,6 @@ func (s *Server) readDelete(r *http.Request, q *verbs.Request) (*metav1.DeleteOp
 	return o, err
 }
 
-// returnsDeleted are the kinds whose deletion answers with the object; others
-// answer with a Status.
-var returnsDeleted = map[string]bool{
-	"pods": true, "services": true, "serviceaccounts": true, "persistentvolumes": true, "persistentvolumeclaims": true,
-	"podtemplates": true, "resourcequotas": true,
-}
-
 func (s *Server) delete(w *response, r *http.Request, q *verbs.Request) {
 	want, err := negotiate.Accept(r, custom(q.Kind), true)
 	if err != nil {
@@ -324,7 +304,7 @@ func (s *Server) delete(w *response, r *http.Request, q *verbs.Request) {
 		return
 	}
 	if r.ContentLength != 0 && w.audit.Wants(audit.Request) {
-		recordDelete(w.audit, o)
+		record.Delete(w.audit, o)
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), writeWithin)
 	defer cancel()
@@ -333,16 +313,10 @@ func (s *Server) delete(w *response, r *http.Request, q *verbs.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	code := http.StatusOK
-	if !gone && o.OrphanDependents != nil && !*o.OrphanDependents {
-		code = http.StatusAccepted
-	}
-	if gone && !(q.Kind.Group == "" && returnsDeleted[q.Kind.Resource]) {
-		status := &metav1.Status{Status: metav1.StatusSuccess, Details: &metav1.StatusDetails{
-			Name: q.Name, Group: q.Kind.GVK().Group, Kind: q.Kind.Plural(), UID: item.Object.GetUID(),
-		}}
+	code, status := record.Deleted(q, item, gone, o)
+	if status != nil {
 		want.Form = negotiate.Whole
-		writeObject(w, r, code, statusGVK, status, want)
+		writeObject(w, r, code, record.StatusGVK, status, want)
 		return
 	}
 	s.writeItem(w, r, code, item, q.Kind, want)
@@ -365,7 +339,7 @@ func (s *Server) deleteCollection(w *response, r *http.Request, q *verbs.Request
 		return
 	}
 	if r.ContentLength != 0 && w.audit.Wants(audit.Request) {
-		recordDelete(w.audit, o)
+		record.Delete(w.audit, o)
 	}
 	q.Name = ""
 	found, err := s.verbs.DeleteCollection(r.Context(), q, list.ListOptions, *o)
@@ -395,7 +369,7 @@ func (s *Server) partBody(w *response, r *http.Request, q *verbs.Request, sub *a
 		w.warn(text)
 	}
 	if err == nil && w.audit.Wants(audit.Metadata) {
-		recordPart(w.audit, into, sub.Kind)
+		record.Part(w.audit, into, sub.Kind)
 	}
 	return into, err
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/proa-dev/proa/internal/api"
 	"github.com/proa-dev/proa/internal/api/wire"
 	"github.com/proa-dev/proa/internal/apiserver/negotiate"
+	"github.com/proa-dev/proa/internal/apiserver/record"
 	"github.com/proa-dev/proa/internal/apiserver/request"
 	"github.com/proa-dev/proa/internal/apiserver/table"
 	"github.com/proa-dev/proa/internal/apiserver/verbs"
@@ -230,7 +231,7 @@ func (o *watchWriter) body(item *cache.Item) (schema.GroupVersionKind, wire.Text
 		return schema.GroupVersionKind{}, b, err
 	}
 	b, err := verbs.Body(item, o.kind, o.want.Media)
-	return kindOf(item, o.kind), b, err
+	return verbs.DocumentKind(o.kind, item.Object), b, err
 }
 
 func (o *watchWriter) bookmark(revision int64, initialEnd bool) error {
@@ -257,12 +258,12 @@ func (o *watchWriter) bookmark(revision int64, initialEnd bool) error {
 
 // fail ends the watch with an ERROR event.
 func (o *watchWriter) fail(err error) {
-	status := statusOf(err)
+	status := record.StatusOf(err)
 	body, err := wire.Body(&status, o.want.Media)
 	if err != nil {
 		return
 	}
-	if o.frame(watch.Error, statusGVK, wire.Plain(body)) == nil {
+	if o.frame(watch.Error, record.StatusGVK, wire.Plain(body)) == nil {
 		_ = o.flush()
 	}
 }

@@ -14,10 +14,17 @@ import (
 // Conn gets the same one, so that there is one map of pointers however many
 // controllers read it.
 type Informers struct {
-	conn Conn
-	mu   sync.Mutex
-	all  map[informerKey]runner
-	run  func(runner) // starts one; nil = Run was not called yet
+	*informers
+	conn Conn // of who has these
+}
+
+// informers are there once, for all who share them.
+type informers struct {
+	watches Conn
+	account func(name string) Conn // nil = all act through watches
+	mu      sync.Mutex
+	all     map[informerKey]runner
+	run     func(runner) // starts one; nil = Run was not called yet
 }
 
 type informerKey struct {
@@ -32,10 +39,25 @@ type runner interface {
 
 // NewInformers of one Conn.
 func NewInformers(conn Conn) *Informers {
-	return &Informers{conn: conn, all: map[informerKey]runner{}}
+	return &Informers{&informers{watches: conn, all: map[informerKey]runner{}}, conn}
 }
 
-// Conn the informers watch through.
+// WithAccounts says through which Conn acts who has an account of a name.
+func (s *Informers) WithAccounts(of func(name string) Conn) *Informers {
+	s.account = of
+	return s
+}
+
+// As are the same informers for who acts under an account of its own, such as
+// deployment-controller; under the same as everybody, if there are no accounts.
+func (s *Informers) As(account string) *Informers {
+	if s.account == nil {
+		return s
+	}
+	return &Informers{s.informers, s.account(account)}
+}
+
+// Conn of who has the informers. They watch through that which they were made for.
 func (s *Informers) Conn() Conn { return s.conn }
 
 // Shared returns the informer of a type and scope. Once Run was called, a new one
@@ -47,7 +69,7 @@ func Shared[T api.Object](s *Informers, scope Scope) *Informer[T] {
 	if i, ok := s.all[key]; ok {
 		return i.(*Informer[T])
 	}
-	i := NewInformer[T](s.conn, scope)
+	i := NewInformer[T](s.watches, scope)
 	s.all[key] = i
 	if s.run != nil {
 		s.run(i)

@@ -4,12 +4,13 @@ import (
 	"net/http"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/proa-dev/proa/internal/api"
 	"github.com/proa-dev/proa/internal/api/metrics"
 	"github.com/proa-dev/proa/internal/apiserver"
-	"github.com/proa-dev/proa/internal/apiserver/request"
+	"github.com/proa-dev/proa/internal/apiserver/auth"
 	"github.com/proa-dev/proa/internal/apiserver/usage"
 	"github.com/proa-dev/proa/internal/cache"
 )
@@ -50,8 +51,5 @@ func (s *server) makers() map[schema.GroupResource]apiserver.Maker {
 // scalerAPI is the API as the autoscaler sees it, in the name that those who
 // serve custom and external metrics give rights to.
 func (s *server) scalerAPI() http.RoundTripper {
-	return s.api.Transport(&request.User{
-		Name:   "system:serviceaccount:kube-system:horizontal-pod-autoscaler",
-		Groups: []string{"system:serviceaccounts", "system:serviceaccounts:kube-system", request.Authenticated},
-	})
+	return s.api.Transport(userOf(auth.ServiceAccountName(metav1.NamespaceSystem, "horizontal-pod-autoscaler")))
 }

@@ -26,14 +26,10 @@ import (
 	"github.com/proa-dev/proa/internal/apiserver/extension/aggregate"
 	"github.com/proa-dev/proa/internal/apiserver/extension/hook"
 	"github.com/proa-dev/proa/internal/apiserver/fairness"
-	"github.com/proa-dev/proa/internal/apiserver/inprocess"
 	"github.com/proa-dev/proa/internal/apiserver/managedfields"
 	"github.com/proa-dev/proa/internal/apiserver/openapi"
-	"github.com/proa-dev/proa/internal/apiserver/request"
 	"github.com/proa-dev/proa/internal/apiserver/stream"
 	"github.com/proa-dev/proa/internal/cache"
-	"github.com/proa-dev/proa/internal/client"
-	"github.com/proa-dev/proa/internal/client/local"
 	"github.com/proa-dev/proa/internal/cluster/registry"
 )
 
@@ -137,11 +133,6 @@ func (s *server) newAPI() (*apiserver.Server, error) {
 	})
 }
 
-// self is this server as a user of its own.
-func (s *server) self() *inprocess.User {
-	return &inprocess.User{Verbs: s.api.Verbs(), User: &request.User{Name: "system:apiserver", Groups: []string{request.Masters, request.Authenticated}}}
-}
-
 // charge stores what is used of a quota.
 func (s *server) charge(ctx context.Context, q *corev1.ResourceQuota) error {
 	k, ok := s.catalog.Type(q)
@@ -177,14 +168,22 @@ func (s *server) params() Params {
 	}
 }
 
-// as is a connection in the name of a user, by calls in this process.
-func (s *server) as(name string, groups ...string) client.Conn {
-	return local.New(local.Config{
-		Server:  &inprocess.User{Verbs: s.api.Verbs(), User: &request.User{Name: name, Groups: append(groups, request.Authenticated)}},
-		Cache:   s.cache,
-		Catalog: s.catalog,
-		Manager: managerOf(name),
-	})
+// record what is done in the audit log, if there is one, until done is called: when
+// nothing is done any more, so that the last of it is recorded, too.
+func (s *server) record() (done func()) {
+	if s.audit == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.audit.Run(ctx)
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
 }
 
 // run everything until ctx ends.
@@ -195,14 +194,8 @@ func (s *server) run(parent context.Context) error {
 		o.Dir = cmp.Or(o.Dir, s.DataDir+"/snapshots")
 		g.Go(func() error { return s.store.scheduled(ctx, o, s.logFor("snapshots")) })
 	}
-	recording, recorded := context.WithCancel(context.WithoutCancel(ctx))
-	g.Go(func() error {
-		defer recorded() // the last requests are recorded, too
-		return s.api.Serve(ctx, s.listener, s.certs.tls(s.auth.ClientCAs))
-	})
-	if s.audit != nil {
-		g.Go(func() error { s.audit.Run(recording); return nil })
-	}
+	defer s.record()()
+	g.Go(func() error { return s.api.Serve(ctx, s.listener, s.certs.tls(s.auth.ClientCAs)) })
 	g.Go(func() error { return s.auth.Run(ctx) })
 	select {
 	case <-s.cache.Ready():

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime"
-	"strings"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
@@ -66,7 +65,7 @@ func (s *server) start(ctx context.Context, g *errgroup.Group) error {
 // control starts the controllers and the scheduler. They share informers, so
 // that there is one map of pointers however many read it.
 func (s *server) control(ctx context.Context, g *errgroup.Group) {
-	inf := client.NewInformers(s.as("system:kube-controller-manager"))
+	inf := client.NewInformers(s.as("system:kube-controller-manager")).WithAccounts(s.account)
 	s.configureGate(inf)
 	for _, c := range s.controllers(inf) {
 		g.Go(func() error { return c.Run(ctx) })
@@ -74,7 +73,7 @@ func (s *server) control(ctx context.Context, g *errgroup.Group) {
 	names := dns.NewPublisher([]netip.Addr{s.Server.ClusterDNS}, int32(s.Server.DNSPort), inf, s.logFor("dns"))
 	g.Go(func() error { return names.Run(ctx) })
 	if !s.Server.DisableScheduler {
-		sched := scheduler.New(scheduler.Config{Informers: inf, Configuration: s.Server.Scheduler, Logger: s.logFor("scheduler")})
+		sched := scheduler.New(scheduler.Config{Informers: inf.As("kube-scheduler"), Configuration: s.Server.Scheduler, Logger: s.logFor("scheduler")})
 		g.Go(func() error { return sched.Run(ctx) })
 	}
 	g.Go(func() error { return inf.Run(ctx) })
@@ -130,6 +129,3 @@ func (c *Config) runNode(ctx context.Context, g *errgroup.Group, m *membership, 
 
 // logFor a part.
 func (c *Config) logFor(part string) *slog.Logger { return c.Log.With("part", part) }
-
-// managerOf a user: what it is called in managed fields.
-func managerOf(user string) string { return user[strings.LastIndexByte(user, ':')+1:] }

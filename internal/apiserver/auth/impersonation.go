@@ -93,7 +93,7 @@ func (i *impersonation) name(m mode, a Attributes, as *request.User) Attributes 
 	if namespace, name, ok := ServiceAccountOf(as.Name); ok {
 		a.Resource, a.Namespace, a.Name = "serviceaccounts", namespace, name
 		if len(as.Groups) == 0 {
-			as.Groups = []string{"system:serviceaccounts", "system:serviceaccounts:" + namespace}
+			as.Groups = ServiceAccountGroups(namespace)
 		}
 	}
 	return a

@@ -145,7 +145,7 @@ func serviceAccountUser(sa *corev1.ServiceAccount) *request.User {
 	return &request.User{
 		Name:   ServiceAccountName(sa.Namespace, sa.Name),
 		UID:    string(sa.UID),
-		Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + sa.Namespace, request.Authenticated},
+		Groups: append(ServiceAccountGroups(sa.Namespace), request.Authenticated),
 		Extra:  map[string][]string{},
 	}
 }

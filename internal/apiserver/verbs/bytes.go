@@ -40,6 +40,15 @@ func Body(item *cache.Item, k api.Served, m wire.Media) (wire.Text, error) {
 	})
 }
 
+// AppendDocument appends an item in the served shape.
+func AppendDocument(dst []byte, item *cache.Item, k api.Served, m wire.Media) ([]byte, error) {
+	body, err := Body(item, k, m)
+	if err != nil {
+		return nil, err
+	}
+	return wire.AppendDocument(dst, DocumentKind(k, item.Object), body, m)
+}
+
 // Listed is Body for one who reads many objects: where Body would drop what is kept
 // for others, the text is made in scratch, and is good until that is used again.
 func Listed(item *cache.Item, k api.Served, m wire.Media, scratch *[]byte) (wire.Text, error) {

@@ -162,9 +162,9 @@ func (v *Verbs) applyPart(ctx context.Context, r *Request, sub *api.Subresource,
 	return r.partOf(sub, item)
 }
 
-// documentKind is what a document of obj has to be told of its kind: nothing,
+// DocumentKind is what a document of obj has to be told of its kind: nothing,
 // if it says so itself.
-func documentKind(k api.Served, obj runtime.Object) schema.GroupVersionKind {
+func DocumentKind(k api.Served, obj runtime.Object) schema.GroupVersionKind {
 	if _, custom := obj.(runtime.Unstructured); custom {
 		return schema.GroupVersionKind{}
 	}

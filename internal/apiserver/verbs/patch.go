@@ -142,7 +142,7 @@ func shown(change *patch.Patch, out []byte) string {
 }
 
 func (v *Verbs) patchedWhole(r *Request, change *patch.Patch, old *cache.Item, body wire.Text) (api.Object, []string, error) {
-	doc, err := wire.Document(documentKind(r.Kind, old.Object), body, wire.JSON)
+	doc, err := wire.Document(DocumentKind(r.Kind, old.Object), body, wire.JSON)
 	if err != nil {
 		return nil, nil, apierrors.NewInternalError(err)
 	}

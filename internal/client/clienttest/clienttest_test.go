@@ -38,7 +38,7 @@ func catalog(t *testing.T) *api.Catalog {
 }
 
 // server is an API server on a store in memory, with the namespace "default".
-func server(t *testing.T) (*apiserver.Server, local.Config) {
+func server(t *testing.T, change ...func(*apiserver.Config)) (*apiserver.Server, local.Config) {
 	t.Helper()
 	catalog, s := catalog(t), memory.New()
 	c := cache.New(cache.Config{Store: s, Catalog: catalog, Decode: func(k *api.Kind, e store.Entry) (api.Object, error) {
@@ -58,7 +58,11 @@ func server(t *testing.T) (*apiserver.Server, local.Config) {
 		<-done
 		_ = s.Close()
 	})
-	srv, err := apiserver.New(apiserver.Config{Catalog: catalog, Cache: c, Store: s})
+	config := apiserver.Config{Catalog: catalog, Cache: c, Store: s}
+	for _, f := range change {
+		f(&config)
+	}
+	srv, err := apiserver.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}

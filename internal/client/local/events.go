@@ -25,6 +25,7 @@ type events struct {
 	set     *cache.Set
 	watch   *cache.Watch
 	stopped bool
+	ended   func() // told once when nobody follows any more; nil = nobody wants to know
 }
 
 func (e *events) on(set *cache.Set, w *cache.Watch) {
@@ -47,6 +48,9 @@ func (e *events) Synced() <-chan struct{} { return e.synced }
 func (e *events) Stop() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.ended != nil && !e.stopped {
+		e.ended()
+	}
 	e.stopped = true
 	e.watch.Stop()
 }

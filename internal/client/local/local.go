@@ -31,6 +31,8 @@ type Server interface {
 	Delete(ctx context.Context, k *api.Kind, namespace, name string, opts metav1.DeleteOptions) error
 	Post(ctx context.Context, k *api.Kind, namespace, name, sub string, body runtime.Object, manager string) (runtime.Object, error)
 	BindAll(ctx context.Context, all []corev1.Binding) []error
+	// Watch is told that changes are followed; ended, unless nil, that they no longer are.
+	Watch(k *api.Kind, namespace, name, index, value string) (ended func(), err error)
 }
 
 // Config of a connection.
@@ -150,7 +152,12 @@ func (c *Conn) Watch(ctx context.Context, k *api.Kind, scope client.Scope) (clie
 	if err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
-	e := &events{conn: c, kind: k, scope: scope, synced: make(chan struct{})}
+	ended, err := c.Server.Watch(k, scope.Namespace, scope.Name, scope.Index, scope.Value)
+	if err != nil {
+		w.Stop()
+		return nil, err
+	}
+	e := &events{conn: c, kind: k, scope: scope, synced: make(chan struct{}), ended: ended}
 	e.on(set, w)
 	return e, nil
 }

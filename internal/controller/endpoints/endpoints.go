@@ -52,7 +52,7 @@ func New(in *client.Informers, log *slog.Logger) *Controller {
 		svc:      client.For[*corev1.Service](in.Conn()),
 		pods:     client.For[*corev1.Pod](in.Conn()),
 		slices:   client.For[*discoveryv1.EndpointSlice](in.Conn()),
-		points:   client.For[*corev1.Endpoints](in.Conn()),
+		points:   client.For[*corev1.Endpoints](in.As("endpoint-controller").Conn()),
 		triggers: map[string]time.Time{},
 	}
 	c.services.OnChange(func(old, now *corev1.Service) {

@@ -41,7 +41,7 @@ func New(in *client.Informers, rootCA func() []byte, log *slog.Logger) *Controll
 		accounts:   client.Shared[*corev1.ServiceAccount](in, client.Scope{}),
 		configs:    client.Shared[*corev1.ConfigMap](in, client.Scope{}),
 		makeSA:     client.For[*corev1.ServiceAccount](in.Conn()),
-		makeCM:     client.For[*corev1.ConfigMap](in.Conn()),
+		makeCM:     client.For[*corev1.ConfigMap](in.As("root-ca-cert-publisher").Conn()),
 	}
 	c.namespaces.OnChange(func(_, now *corev1.Namespace) {
 		if now != nil {

@@ -59,7 +59,7 @@ func New(in *client.Informers, cfg Config, log *slog.Logger) *Controller {
 		mapsIn:   client.Shared[*corev1.ConfigMap](in, client.Scope{}),
 		secrets:  client.For[*corev1.Secret](in.Conn()),
 		account:  client.For[*corev1.ServiceAccount](in.Conn()),
-		maps:     client.For[*corev1.ConfigMap](in.Conn()),
+		maps:     client.For[*corev1.ConfigMap](in.As("apiserver").Conn()),
 	}
 	c.in.OnChange(func(_, now *corev1.Secret) {
 		if now != nil && now.Type == corev1.SecretTypeServiceAccountToken {

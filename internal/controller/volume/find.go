@@ -152,7 +152,7 @@ func (c *Controller) ephemeral(ctx context.Context, key string) error {
 			continue
 		}
 		t := v.Ephemeral.VolumeClaimTemplate.DeepCopy()
-		_, err := c.claims.Create(ctx, &corev1.PersistentVolumeClaim{
+		_, err := c.forPods.Create(ctx, &corev1.PersistentVolumeClaim{
 			ObjectMeta: metav1.ObjectMeta{
 				Name: p.Name + "-" + v.Name, Namespace: namespace, Labels: t.Labels, Annotations: t.Annotations,
 				OwnerReferences: []metav1.OwnerReference{owned.Ref(p, corev1.SchemeGroupVersion.WithKind("Pod"))},

@@ -56,6 +56,9 @@ type Controller struct {
 	pods      client.Client[*corev1.Pod]
 	classes   client.Client[*storagev1.StorageClass]
 	record    *event.Recorder
+	// These act under accounts of their own.
+	forPods, unusedClaims client.Client[*corev1.PersistentVolumeClaim]
+	unusedVolumes         client.Client[*corev1.PersistentVolume]
 }
 
 // New controller.
@@ -72,6 +75,10 @@ func New(in *client.Informers, cfg Config, log *slog.Logger) *Controller {
 		pods:      client.For[*corev1.Pod](in.Conn()),
 		classes:   client.For[*storagev1.StorageClass](in.Conn()),
 		record:    event.New(in.Conn(), "persistentvolume-controller", "", log),
+
+		forPods:       client.For[*corev1.PersistentVolumeClaim](in.As("ephemeral-volume-controller").Conn()),
+		unusedClaims:  client.For[*corev1.PersistentVolumeClaim](in.As("pvc-protection-controller").Conn()),
+		unusedVolumes: client.For[*corev1.PersistentVolume](in.As("pv-protection-controller").Conn()),
 	}
 	c.claimsIn.OnChange(func(old, now *corev1.PersistentVolumeClaim) {
 		if now == nil {
@@ -185,7 +192,7 @@ func (c *Controller) volume(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if done, err := protect(ctx, c.volumes, v, volumeFinalizer, v.Status.Phase == corev1.VolumeBound); done || err != nil {
+	if done, err := protect(ctx, c.unusedVolumes, v, volumeFinalizer, v.Status.Phase == corev1.VolumeBound); done || err != nil {
 		return err
 	}
 	var claim *corev1.PersistentVolumeClaim
@@ -254,7 +261,7 @@ func (c *Controller) claim(ctx context.Context, key string) error {
 		}
 		used = inUse(claim, pods)
 	}
-	if done, err := protect(ctx, c.claims, claim, claimFinalizer, used); done || err != nil {
+	if done, err := protect(ctx, c.unusedClaims, claim, claimFinalizer, used); done || err != nil {
 		return err
 	}
 	if claim.DeletionTimestamp != nil && claim.Spec.VolumeName == "" {
