@@ -42,11 +42,21 @@ func (c *Checkpoint) Save(v any) error {
 }
 
 // Replace the file at a path, or make it: whoever reads it sees all of the old or all
-// of the new. Only its owner can.
+// of the new, even after the machine has lost its power. Only its owner can.
 func Replace(path string, content []byte) error {
 	next := path + ".new"
-	if err := os.WriteFile(next, content, 0o600); err != nil {
+	if err := written(next, content); err != nil {
 		return err
 	}
 	return os.Rename(next, path)
+}
+
+// written to a file, and to the disk.
+func written(path string, content []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	return errors.Join(err, f.Sync(), f.Close())
 }
