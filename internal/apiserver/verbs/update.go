@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -229,9 +230,16 @@ func sameManagers(a, b []metav1.ManagedFieldsEntry) bool {
 }
 
 func sameBody(obj api.Object, old *cache.Item) bool {
+	if !maps.Equal(obj.GetLabels(), old.Object.GetLabels()) || !maps.Equal(obj.GetAnnotations(), old.Object.GetAnnotations()) {
+		return false // without encoding anything
+	}
 	media := wire.Protobuf
 	if _, custom := obj.(runtime.Unstructured); custom {
 		media = wire.JSON
+	} else if now, err := wire.BodyLen(obj); err == nil {
+		if was, err := old.BinaryLen(); err == nil && now != was {
+			return false
+		}
 	}
 	a, err := wire.Body(obj, media)
 	if err != nil {
