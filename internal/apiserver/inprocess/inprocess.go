@@ -206,7 +206,7 @@ func (u *User) BindAll(ctx context.Context, all []corev1.Binding) []error {
 		list[i] = verbs.Binding{Namespace: all[i].Namespace, Name: all[i].Name, UID: all[i].UID, Node: all[i].Target.Name}
 	}
 	if u.Audit == nil {
-		return u.Verbs.BindAll(ctx, list)
+		return u.Verbs.BindAll(ctx, u.User, list)
 	}
 	return u.bindRecorded(ctx, all, list)
 }
@@ -215,7 +215,7 @@ func (u *User) BindAll(ctx context.Context, all []corev1.Binding) []error {
 func (u *User) bindRecorded(ctx context.Context, all []corev1.Binding, list []verbs.Binding) []error {
 	pods, ok := u.Verbs.Catalog.Type(&corev1.Pod{})
 	if !ok {
-		return u.Verbs.BindAll(ctx, list)
+		return u.Verbs.BindAll(ctx, u.User, list)
 	}
 	gvk := corev1.SchemeGroupVersion.WithKind("Binding")
 	out := make([]error, len(all))
@@ -223,15 +223,16 @@ func (u *User) bindRecorded(ctx context.Context, all []corev1.Binding, list []ve
 	var some []verbs.Binding
 	var whose []int
 	for i := range all {
-		_, c, err := u.begin(ctx, http.MethodPost, u.request(pods, all[i].Namespace, all[i].Name, "binding", "", false), nil)
+		in, c, err := u.begin(ctx, http.MethodPost, u.request(pods, all[i].Namespace, all[i].Name, "binding", "", false), nil)
 		if err != nil {
 			out[i] = err
 			continue
 		}
 		c.sentPart(&all[i], gvk)
+		list[i].In = in
 		calls, some, whose = append(calls, c), append(some, list[i]), append(whose, i)
 	}
-	for n, err := range u.Verbs.BindAll(ctx, some) {
+	for n, err := range u.Verbs.BindAll(ctx, u.User, some) {
 		calls[n].action(gvk, &metav1.Status{Status: metav1.StatusSuccess}, err)
 		out[whose[n]] = err
 	}

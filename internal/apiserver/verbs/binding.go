@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/proa-dev/proa/internal/api"
 	"github.com/proa-dev/proa/internal/apiserver/admission"
+	"github.com/proa-dev/proa/internal/apiserver/request"
 	"github.com/proa-dev/proa/internal/cache"
 	"github.com/proa-dev/proa/internal/store"
 )
@@ -28,12 +31,16 @@ type Binding struct {
 	Namespace, Name string
 	UID             types.UID
 	Node            string
+	// In is the context of this binding, where it has one of its own.
+	In context.Context //nolint:containedctx // lives as long as the call
+
+	annotations, labels map[string]string // that admission has put on it
 }
 
 // BindAll assigns many pods in one transaction. The error at i says why the pod
-// of binding i was not assigned: NotFound or Conflict. One pod that cannot be
-// bound does not keep the others.
-func (v *Verbs) BindAll(ctx context.Context, bindings []Binding) []error {
+// of binding i was not assigned: NotFound, Conflict, or what admission says. One pod
+// that cannot be bound does not keep the others.
+func (v *Verbs) BindAll(ctx context.Context, user *request.User, bindings []Binding) []error {
 	errs := make([]error, len(bindings))
 	k, ok := v.Catalog.Type(&corev1.Pod{})
 	if !ok {
@@ -42,10 +49,64 @@ func (v *Verbs) BindAll(ctx context.Context, bindings []Binding) []error {
 		}
 		return errs
 	}
-	todo := make([]int, len(bindings))
-	for i := range todo {
-		todo[i] = i
+	v.admitAll(ctx, k, user, bindings, errs)
+	todo := make([]int, 0, len(bindings))
+	for i := range bindings {
+		if errs[i] == nil {
+			todo = append(todo, i)
+		}
 	}
+	v.bindAll(ctx, k, bindings, todo, errs)
+	return errs
+}
+
+// admitting is how many bindings are in admission at once: webhooks take their time.
+const admitting = 16
+
+// admitAll asks admission about each binding.
+func (v *Verbs) admitAll(ctx context.Context, k *api.Kind, user *request.User, bindings []Binding, errs []error) {
+	if !v.Admission.Used() {
+		return
+	}
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(admitting, len(bindings)) {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(bindings)); i = next.Add(1) - 1 {
+				errs[i] = v.admitOne(ctx, k, user, &bindings[i])
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func (v *Verbs) admitOne(ctx context.Context, k *api.Kind, user *request.User, b *Binding) error {
+	if b.In != nil {
+		ctx = b.In
+	}
+	body := &corev1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: b.Namespace, Name: b.Name, UID: b.UID},
+		Target:     corev1.ObjectReference{Kind: "Node", Name: b.Node},
+	}
+	err := v.admitBinding(ctx, &Request{Kind: api.Served{Kind: k}, Namespace: b.Namespace, Name: b.Name, Subresource: "binding", User: user}, body)
+	b.Node, b.annotations, b.labels = body.Target.Name, body.Annotations, body.Labels
+	return err
+}
+
+// admitBinding asks admission about a binding, and lets it change it.
+func (v *Verbs) admitBinding(ctx context.Context, r *Request, b *corev1.Binding) error {
+	w := &admission.Write{
+		Operation: admission.Create, Kind: r.Kind, Namespace: r.Namespace, Name: r.Name, Subresource: r.Subresource,
+		Body: b, Options: orElse(r.Options, &metav1.CreateOptions{}), DryRun: r.DryRun, User: r.User,
+	}
+	if err := v.Admission.Admit(ctx, w); err != nil {
+		return err
+	}
+	return v.Admission.Validate(ctx, w)
+}
+
+// bindAll assigns those pods of many that are to do.
+func (v *Verbs) bindAll(ctx context.Context, k *api.Kind, bindings []Binding, todo []int, errs []error) {
 	set := v.Cache.Of(k)
 	for len(todo) > 0 {
 		var changes []Change
@@ -57,7 +118,7 @@ func (v *Verbs) BindAll(ctx context.Context, bindings []Binding) []error {
 				errs[i] = apierrors.NewNotFound(pods, b.Name)
 				continue
 			}
-			pod, err := bound(old.Object.(*corev1.Pod), b.UID, "", b.Node, nil, nil, v.Now())
+			pod, err := bound(old.Object.(*corev1.Pod), b.UID, "", b.Node, b.annotations, b.labels, v.Now())
 			if err != nil {
 				errs[i] = apierrors.NewConflict(schema.GroupResource{Resource: "pods/binding"}, b.Name, err)
 				continue
@@ -73,28 +134,15 @@ func (v *Verbs) BindAll(ctx context.Context, bindings []Binding) []error {
 			continue
 		}
 		if errors.Is(err, store.ErrTooLarge) && len(whose) > 1 {
-			v.bindHalves(ctx, bindings, whose, errs)
+			half := len(whose) / 2 // it is too much for one transaction
+			v.bindAll(ctx, k, bindings, whose[:half], errs)
+			v.bindAll(ctx, k, bindings, whose[half:], errs)
 			break
 		}
 		for _, i := range whose {
 			errs[i] = refused(err)
 		}
 		break
-	}
-	return errs
-}
-
-// bindHalves of what is too much for one transaction.
-func (v *Verbs) bindHalves(ctx context.Context, bindings []Binding, whose []int, errs []error) {
-	half := len(whose) / 2
-	for _, part := range [][]int{whose[:half], whose[half:]} {
-		some := make([]Binding, len(part))
-		for n, i := range part {
-			some[n] = bindings[i]
-		}
-		for n, err := range v.BindAll(ctx, some) {
-			errs[part[n]] = err
-		}
 	}
 }
 
@@ -116,11 +164,7 @@ func (v *Verbs) bind(ctx context.Context, r *Request, target api.Object, body ru
 	}
 	on := *r
 	on.Kind, on.Subresource = api.Served{Kind: k}, "binding"
-	w := &admission.Write{Operation: admission.Create, Kind: on.Kind, Namespace: r.Namespace, Name: r.Name, Subresource: "binding", Body: b, Options: orElse(r.Options, &metav1.CreateOptions{}), DryRun: r.DryRun, User: r.User}
-	if err := v.Admission.Admit(ctx, w); err != nil {
-		return nil, err
-	}
-	if err := v.Admission.Validate(ctx, w); err != nil {
+	if err := v.admitBinding(ctx, &on, b); err != nil {
 		return nil, err
 	}
 	set := v.Cache.Of(k)
