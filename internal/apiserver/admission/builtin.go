@@ -65,6 +65,7 @@ func Builtin(c Config) (Chain, error) {
 		&VolumeClaimResize{cache.Typed[*storagev1.StorageClass]{Reader: read(&storagev1.StorageClass{})}},
 		&RuntimeClass{cache.Typed[*nodev1.RuntimeClass]{Reader: read(&nodev1.RuntimeClass{})}},
 		&DefaultIngressClass{cache.Typed[*networkingv1.IngressClass]{Reader: read(&networkingv1.IngressClass{})}},
+		&PodTopologyLabels{cache.Typed[*corev1.Node]{Reader: read(&corev1.Node{})}},
 		&Certificates{Authorizer: c.Authorizer},
 		&RBACEscalation{RBAC: c.RBAC, Authorizer: c.Authorizer},
 	}
