@@ -45,7 +45,7 @@ func replicationControllerKind() *api.Kind {
 		NewList:          func() runtime.Object { return &corev1.ReplicationControllerList{} },
 		Default:          api.Of(defaultReplicationController),
 		Reset: func(obj, old api.Object, sub string) {
-			if t := obj.(*corev1.ReplicationController).Spec.Template; t != nil {
+			if t := obj.(*corev1.ReplicationController).Spec.Template; t != nil && sub != "status" {
 				ResetPodTemplate(t)
 			}
 			moves(obj, old, sub)

@@ -206,9 +206,12 @@ func (c *specCheck) resourceClaims(p *validate.Path) {
 	}
 }
 
-// dropOff empties fields whose feature is off in v1.36 by default.
+// dropOff empties fields whose feature is off in v1.36 by default. It writes only where
+// there is one: what came from the stored object is others' to read.
 func dropOff(s *corev1.PodSpec) {
-	s.SchedulingGroup = nil
+	if s.SchedulingGroup != nil {
+		s.SchedulingGroup = nil
+	}
 	eachContainer(s, func(_ string, _ int, c *corev1.Container) {
 		if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
 			c.Lifecycle.StopSignal = nil
@@ -220,8 +223,9 @@ func dropOff(s *corev1.PodSpec) {
 	for i := range s.Volumes {
 		if projected := s.Volumes[i].Projected; projected != nil {
 			for j := range projected.Sources {
-				projected.Sources[j].ClusterTrustBundle = nil
-				projected.Sources[j].PodCertificate = nil
+				if source := &projected.Sources[j]; source.ClusterTrustBundle != nil || source.PodCertificate != nil {
+					source.ClusterTrustBundle, source.PodCertificate = nil, nil
+				}
 			}
 		}
 	}
