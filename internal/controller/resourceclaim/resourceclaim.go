@@ -68,8 +68,9 @@ func New(in *client.Informers, log *slog.Logger) *Controller {
 
 func (c *Controller) podChanged(old, now *corev1.Pod) {
 	p := cmp.Or(now, old)
-	if len(p.Spec.ResourceClaims) == 0 && p.Status.ExtendedResourceClaimStatus == nil {
-		return
+	over := now == nil || ended(now)
+	if len(p.Spec.ResourceClaims) == 0 && p.Status.ExtendedResourceClaimStatus == nil && (!over || c.claimsIn.Len() == 0) {
+		return // one that is over may have a claim of which its status did not come to say
 	}
 	key := client.Key(p.Namespace, p.Name)
 	if now == nil {
@@ -77,7 +78,7 @@ func (c *Controller) podChanged(old, now *corev1.Pod) {
 	} else {
 		c.uses.set(key, wants(now))
 	}
-	if now == nil || ended(now) {
+	if over {
 		for _, name := range owned.ClaimNames(p) {
 			c.queue.Add("c/" + client.Key(p.Namespace, name))
 		}
