@@ -43,12 +43,20 @@ func (s *Scheduler) bindAll(ctx context.Context) error {
 			}
 		}
 		for i, err := range s.commit(ctx, batch) {
-			if err != nil {
-				err = fmt.Errorf("running Bind plugin %q: %w", defaultBinder, err)
+			if err != nil && !s.boundAfterAll(ctx, batch[i]) {
+				s.bound(batch[i], fmt.Errorf("running Bind plugin %q: %w", defaultBinder, err))
+				continue
 			}
-			s.bound(batch[i], err)
+			s.bound(batch[i], nil)
 		}
 	}
+}
+
+// boundAfterAll says whether a pod is on its node though binding it failed: the answer
+// was lost. What it reserved is then its own, and must not be given back.
+func (s *Scheduler) boundAfterAll(ctx context.Context, b bind) bool {
+	now, err := s.pods.Get(ctx, b.obj.Namespace, b.obj.Name)
+	return err == nil && now.UID == b.obj.UID && now.Spec.NodeName == b.node
 }
 
 func (s *Scheduler) commit(ctx context.Context, batch []bind) []error {
