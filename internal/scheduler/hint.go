@@ -44,7 +44,7 @@ type happening struct {
 	now   *class    // … and as it is
 	claim string    // of claimChanged, deviceClaimChanged: namespace/name
 	freed bool      // of deviceClaimChanged: devices that others may have …
-	owner types.UID // … and the pod for whose extended resources a claim was that is gone
+	owner types.UID // … and the pod for whose extended resources the claim is or was
 	class *resourcev1.DeviceClass
 }
 

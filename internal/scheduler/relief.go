@@ -168,7 +168,7 @@ func (s *Scheduler) claimChanged(old, now *resourcev1.ResourceClaim) {
 	e := happening{what: deviceClaimChanged, freed: old != nil && old.Status.Allocation != nil && (now == nil || now.Status.Allocation == nil)}
 	switch {
 	case now != nil && (old == nil || old.UID != now.UID || !equality.Semantic.DeepEqual(old.Status, now.Status)):
-		e.claim = client.Key(now.Namespace, now.Name)
+		e.claim, e.owner = client.Key(now.Namespace, now.Name), specialOwner(now) // whose status may not name it yet
 	case now == nil && specialOwner(old) != "":
 		e.owner = specialOwner(old) // its pod may have another
 	case !e.freed:

@@ -143,8 +143,9 @@ type claimPlan struct {
 // where that was; one that nobody has used yet stays as it is.
 func decideClaim(c *resourcev1.ResourceClaim, uses func(resourcev1.ResourceClaimConsumerReference) bool, owner *corev1.Pod) claimPlan {
 	var plan claimPlan
+	unused := superseded(c, owner)
 	for _, r := range c.Status.ReservedFor {
-		if !isPod(r) || uses(r) {
+		if !isPod(r) || uses(r) && !unused {
 			plan.reserved = append(plan.reserved, r)
 		}
 	}
@@ -158,9 +159,20 @@ func decideClaim(c *resourcev1.ResourceClaim, uses func(resourcev1.ResourceClaim
 	plan.write = lost || plan.deallocate
 	plan.unprotect = protected && (plan.deallocate || lost || c.DeletionTimestamp != nil)
 	if name, uid := owningPod(c); name != "" && owner != nil && c.DeletionTimestamp == nil {
-		plan.remove = owner.UID != uid || ended(owner)
+		plan.remove = owner.UID != uid || ended(owner) || unused
 	}
 	return plan
+}
+
+// superseded: the claim was made for a pod's extended resources, but the pod is on its
+// node with another one. The scheduler tried twice, and nobody answered when it made
+// this one or took it back.
+func superseded(c *resourcev1.ResourceClaim, owner *corev1.Pod) bool {
+	if c.Annotations[resourcev1.ExtendedResourceClaimAnnotation] != "true" || owner == nil || owner.Spec.NodeName == "" || !metav1.IsControlledBy(c, owner) {
+		return false
+	}
+	has := owner.Status.ExtendedResourceClaimStatus
+	return has != nil && has.ResourceClaimName != c.Name
 }
 
 func isPod(r resourcev1.ResourceClaimConsumerReference) bool {

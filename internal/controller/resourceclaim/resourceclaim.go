@@ -85,7 +85,16 @@ func (c *Controller) podChanged(old, now *corev1.Pod) {
 		for _, claim := range c.claimsIn.ByIndex(index.Owners, string(p.UID)) { // its status may not say so yet
 			c.queue.Add("c/" + client.Key(claim.Namespace, claim.Name))
 		}
-	} else if needsWork(now, c.known(now.Namespace)) {
+		return
+	}
+	if now.Status.ExtendedResourceClaimStatus != nil {
+		for _, claim := range c.claimsIn.ByIndex(index.Owners, string(now.UID)) {
+			if superseded(claim, now) {
+				c.queue.Add("c/" + client.Key(claim.Namespace, claim.Name))
+			}
+		}
+	}
+	if needsWork(now, c.known(now.Namespace)) {
 		c.queue.Add("p/" + key)
 	}
 }
