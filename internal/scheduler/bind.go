@@ -123,7 +123,6 @@ func (s *Scheduler) bound(b bind, err error) {
 		s.world.dropStorage(b.storage)
 		if b.devices != nil {
 			s.world.dropDevices(b.devices)
-			s.queue.wake(s.world, happening{what: deviceClaimChanged, freed: true}, time.Now())
 		}
 		if have := s.world.placed[b.key]; have != nil && have.assumed && have.obj.UID == b.obj.UID {
 			s.world.remove(b.key)

@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -30,6 +31,7 @@ type devices struct {
 	counted map[types.UID]*resourcev1.AllocationResult // what is in taken, by claim
 	taken   structured.AllocatedState
 	holders map[structured.DeviceID]int // of devices in taken that one claim has alone
+	freed   bool                        // a claim has lost something since free was asked
 	list    []*resourcev1.ResourceSlice // of slices, nil = they changed
 	cel     *cel.Cache                  // nil until it is needed
 }
@@ -97,6 +99,7 @@ func (d *devices) recount(uid types.UID, claim *resourcev1.ResourceClaim) {
 	}
 	if before != nil {
 		d.count(before, -1)
+		d.freed = d.freed || has == nil || !equality.Semantic.DeepEqual(before.Devices.Results, has.Devices.Results)
 	}
 	if has == nil {
 		delete(d.counted, uid)
@@ -104,6 +107,14 @@ func (d *devices) recount(uid types.UID, claim *resourcev1.ResourceClaim) {
 	}
 	d.count(has, 1)
 	d.counted[uid] = has
+}
+
+// free says whether devices have become free since it was last asked: however that
+// came, others may wait for them.
+func (d *devices) free() bool {
+	freed := d.freed
+	d.freed = false
+	return freed
 }
 
 // count an allocation in (1) or out (-1). Devices with admin access stay with those

@@ -165,13 +165,13 @@ func (s *Scheduler) watchDevices(inf *client.Informers) {
 func (s *Scheduler) claimChanged(old, now *resourcev1.ResourceClaim) {
 	s.world.devices.setClaim(old, now)
 	s.stirred()
-	e := happening{what: deviceClaimChanged, freed: old != nil && old.Status.Allocation != nil && (now == nil || now.Status.Allocation == nil)}
+	e := happening{what: deviceClaimChanged}
 	switch {
 	case now != nil && (old == nil || old.UID != now.UID || !equality.Semantic.DeepEqual(old.Status, now.Status)):
 		e.claim, e.owner = client.Key(now.Namespace, now.Name), specialOwner(now) // whose status may not name it yet
 	case now == nil && specialOwner(old) != "":
 		e.owner = specialOwner(old) // its pod may have another
-	case !e.freed:
+	default:
 		return
 	}
 	s.queue.wake(s.world, e, time.Now())

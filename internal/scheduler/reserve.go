@@ -202,19 +202,19 @@ func (s *Scheduler) unreserve(b *bind) {
 	for i := range b.devices.uses {
 		u := &b.devices.uses[i]
 		err := s.learn(ctx, u)
+		gone := apierrors.IsNotFound(err)
 		switch {
 		case err != nil:
 		case u.extended && u.claim.Name != "":
-			if err = s.removeClaim(ctx, u.claim); err == nil || apierrors.IsNotFound(err) { // it may go without ever having been seen
-				gone := u.claim
-				s.inbox.put(func() {
-					s.world.devices.drop(client.Key(gone.Namespace, gone.Name), gone.UID)
-					s.queue.wake(s.world, happening{what: deviceClaimChanged, freed: true}, time.Now())
-				})
-			}
+			err = retry.OnError(retry.DefaultBackoff, unlessGone, func() error { return s.removeClaim(ctx, u.claim) })
+			gone = err == nil || apierrors.IsNotFound(err)
 		case resourceclaim.IsReservedForPod(b.obj, u.claim, false):
 			patch := fmt.Appendf(nil, `{"metadata":{"uid":%q},"status":{"reservedFor":[{"$patch":"delete","uid":%q}]}}`, u.claim.UID, b.obj.UID)
 			_, err = s.deviceClaims().Patch(ctx, u.claim.Namespace, u.claim.Name, client.Patch{Type: types.StrategicMergePatchType, Data: patch}, client.WriteOptions{Subresource: "status"})
+		}
+		if gone { // perhaps without ever having been seen
+			claim := u.claim
+			s.inbox.put(func() { s.world.devices.drop(client.Key(claim.Namespace, claim.Name), claim.UID) })
 		}
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			s.log.Warn("a claim stays reserved for a pod that was not bound", "pod", b.key, "claim", u.claim.Name, "err", err)
@@ -228,9 +228,12 @@ func (s *Scheduler) learn(ctx context.Context, u *deviceUse) error {
 	if u.allocation == nil || u.claim.Name == "" {
 		return nil
 	}
-	return retry.OnError(retry.DefaultBackoff, func(err error) bool { return !apierrors.IsNotFound(err) }, func() error {
+	return retry.OnError(retry.DefaultBackoff, unlessGone, func() error {
 		now, err := s.deviceClaims().Get(ctx, u.claim.Namespace, u.claim.Name)
-		if err != nil || now.UID != u.claim.UID || now.Status.Allocation == nil {
+		if err == nil && now.UID != u.claim.UID {
+			return apierrors.NewNotFound(resourcev1.Resource("resourceclaims"), u.claim.Name)
+		}
+		if err != nil || now.Status.Allocation == nil {
 			return err
 		}
 		u.claim = now
@@ -240,6 +243,9 @@ func (s *Scheduler) learn(ctx context.Context, u *deviceUse) error {
 		return nil
 	})
 }
+
+// unlessGone: what failed is tried again, but for what is not there any more.
+func unlessGone(err error) bool { return !apierrors.IsNotFound(err) }
 
 // givingBack is how long that may take.
 const givingBack = 10 * time.Second

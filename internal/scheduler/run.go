@@ -194,6 +194,9 @@ func (s *Scheduler) loop(ctx context.Context) error {
 			s.queue.flush(now)
 			sweep = now.Add(stuck)
 		}
+		if s.world.devices.free() {
+			s.queue.wake(s.world, happening{what: deviceClaimChanged, freed: true}, now)
+		}
 		if p := s.queue.pop(now); p != nil {
 			if err := s.one(ctx, p, now); err != nil {
 				return err
