@@ -40,6 +40,7 @@ type devices struct {
 type pending struct {
 	*resourcev1.AllocationResult
 	written string // the resourceVersion that shows it, "" = not written yet
+	key     string // namespace/name, once it is written
 }
 
 func newDevices() devices {
@@ -162,6 +163,7 @@ func (d *devices) wrote(key string, uid types.UID, version string) {
 	if p == nil {
 		return
 	}
+	p.key = key
 	if p.written = version; d.claims[key] == nil || d.claims[key].UID == uid && older(d.claims[key].ResourceVersion, version) {
 		return // not seen yet
 	}

@@ -41,6 +41,7 @@ type Scheduler struct {
 	devicesIn *client.Informer[*resourcev1.ResourceClaim]
 	preparing map[string]chan struct{} // pods whose volumes or devices are being made ready, woken when those change
 	synced    []<-chan struct{}
+	asking    bool // about claims that no event shows; see askForUnseen
 
 	inbox    inbox
 	world    *world

@@ -38,6 +38,9 @@ func (s *Scheduler) one(ctx context.Context, p *pod, now time.Time) error {
 		return s.send(ctx, b)
 	}
 	s.queue.failed(p, r.why.by, now)
+	if r.why.by.has(dynamicResources) {
+		s.askForUnseen(ctx)
+	}
 	text, nominated := s.makeRoom(ctx, p, r.why, with)
 	s.tellPending(p.obj, corev1.PodReasonUnschedulable, text, nominated)
 	return nil

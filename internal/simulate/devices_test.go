@@ -24,12 +24,6 @@ import (
 func TestDevicesConverge(t *testing.T) {
 	c := controllertest.New(t, 20)
 	const nodes, devices = 4, 3
-	defer func() {
-		if !t.Failed() { return }
-		for _, p := range controllertest.List[*corev1.Pod](c) { t.Logf("pod %s node=%q st=%v ext=%v cond=%v", p.Name, p.Spec.NodeName, p.Status.ResourceClaimStatuses, p.Status.ExtendedResourceClaimStatus, p.Status.Conditions) }
-		for _, rc := range controllertest.List[*resourcev1.ResourceClaim](c) { o:="";  if rc.Status.Allocation!=nil { r:=rc.Status.Allocation.Devices.Results[0]; o=r.Pool+"/"+r.Device }; t.Logf("claim %s owner=%v alloc=%s reserved=%v del=%v fin=%v ann=%v", rc.Name, rc.OwnerReferences[0].Name, o, rc.Status.ReservedFor, rc.DeletionTimestamp, rc.Finalizers, rc.Annotations) }
-		for _, e := range controllertest.List[*corev1.Event](c) { t.Logf("event %s %s %s %s", e.InvolvedObject.Name, e.Reason, e.Message, e.LastTimestamp) }
-	}()
 	made, err := makeNodes([]Shape{{Name: "n", Count: nodes, Allocatable: corev1.ResourceList{corev1.ResourceCPU: mustParse("8"), corev1.ResourceMemory: mustParse("64Gi")}}})
 	if err != nil {
 		t.Fatal(err)
