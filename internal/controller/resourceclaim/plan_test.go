@@ -51,6 +51,19 @@ func made(c *resourcev1.ResourceClaim) {
 	c.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "p", UID: "p", Controller: ptr.To(true)}}
 }
 
+// special: made by the scheduler, for a pod's extended resources.
+func special(c *resourcev1.ResourceClaim) {
+	made(c)
+	c.Annotations = map[string]string{resourcev1.ExtendedResourceClaimAnnotation: "true"}
+}
+
+// has a pod the claim of that name for its extended resources.
+func has(name string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Status.ExtendedResourceClaimStatus = &corev1.PodExtendedResourceClaimStatus{ResourceClaimName: name}
+	}
+}
+
 func allocated(c *resourcev1.ResourceClaim) {
 	c.Finalizers = []string{resourcev1.Finalizer}
 	c.Status.Allocation = &resourcev1.AllocationResult{}
@@ -148,6 +161,9 @@ func TestDecideClaim(t *testing.T) {
 		"made for one not known":          {claim("c", made), "", nil, plan{}},
 		"made for one that never ran":     {claim("c", made), "", pod(deleting), plan{remove: true}},
 		"made for one that is stopped":    {claim("c", made, allocated, reserved("p")), "p", pod(deleting, placed), plan{left: 1}},
+		"special, and the pod has it":     {claim("c", special, allocated, reserved("p")), "p", pod(placed, has("c")), plan{left: 1}},
+		"special, the pod has another":    {claim("c", special, allocated, reserved("p")), "p", pod(placed, has("d")), plan{write: true, deallocate: true, unprotect: true, remove: true}},
+		"special, the pod has no node":    {claim("c", special, allocated, reserved("p")), "p", pod(has("d")), plan{left: 1}},
 		"made for one, and deleted twice": {claim("c", made, going), "", pod(done), plan{}},
 	} {
 		got := decideClaim(c.claim, func(r resourcev1.ResourceClaimConsumerReference) bool { return strings.Contains(c.uses, r.Name) }, c.owner)
