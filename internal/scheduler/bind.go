@@ -43,7 +43,7 @@ func (s *Scheduler) bindAll(ctx context.Context) error {
 			}
 		}
 		for i, err := range s.commit(ctx, batch) {
-			if err != nil && !s.boundAfterAll(ctx, batch[i]) {
+			if err != nil && s.nodeOf(ctx, &batch[i]) != batch[i].node { // or only the answer was lost
 				s.bound(batch[i], fmt.Errorf("running Bind plugin %q: %w", defaultBinder, err))
 				continue
 			}
@@ -52,11 +52,14 @@ func (s *Scheduler) bindAll(ctx context.Context) error {
 	}
 }
 
-// boundAfterAll says whether a pod is on its node though binding it failed: the answer
-// was lost. What it reserved is then its own, and must not be given back.
-func (s *Scheduler) boundAfterAll(ctx context.Context, b bind) bool {
+// nodeOf a pod, as the API server has it; "" = it is on none, as far as one can tell.
+// What a pod that is on a node has reserved is its own, and must not be given back.
+func (s *Scheduler) nodeOf(ctx context.Context, b *bind) string {
 	now, err := s.pods.Get(ctx, b.obj.Namespace, b.obj.Name)
-	return err == nil && now.UID == b.obj.UID && now.Spec.NodeName == b.node
+	if err != nil || now.UID != b.obj.UID {
+		return ""
+	}
+	return now.Spec.NodeName
 }
 
 func (s *Scheduler) commit(ctx context.Context, batch []bind) []error {

@@ -180,20 +180,6 @@ func (d *devices) drop(key string, uid types.UID) {
 	d.recount(uid, claim)
 }
 
-// sweep away what was written to claims that went before they were seen.
-func (d *devices) sweep() {
-	there := map[types.UID]bool{}
-	for _, c := range d.claims {
-		there[c.UID] = true
-	}
-	for uid, p := range d.pending {
-		if p.written != "" && !there[uid] {
-			delete(d.pending, uid)
-			d.recount(uid, nil)
-		}
-	}
-}
-
 func (d *devices) setSlice(old, now *resourcev1.ResourceSlice) {
 	d.list = nil
 	if now == nil {

@@ -194,7 +194,9 @@ func TestAllocations(t *testing.T) {
 	d.assume(free, full.Status.Allocation)
 	d.wrote("ns/x", "x", "4")
 	taken(1, "written to a claim that is not known")
-	d.sweep()
+	for uid, key := range d.unseen() {
+		d.drop(key, uid)
+	}
 	if taken(0, "it never came"); len(d.counted)+len(d.holders)+len(d.pending) > 0 {
 		t.Errorf("left: %+v", d)
 	}

@@ -196,7 +196,7 @@ func (s *Scheduler) unreserve(b *bind) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), givingBack)
 	defer cancel()
-	if p, err := s.pods.Get(ctx, b.obj.Namespace, b.obj.Name); err == nil && p.UID == b.obj.UID && p.Spec.NodeName != "" {
+	if s.nodeOf(ctx, b) != "" {
 		return // it was bound, though nobody answered
 	}
 	for i := range b.devices.uses {

@@ -192,6 +192,7 @@ func (s *Scheduler) loop(ctx context.Context) error {
 		now := time.Now()
 		if now.After(sweep) {
 			s.world.forget(s.queue.each)
+			s.askForUnseen(ctx)
 			s.queue.flush(now)
 			sweep = now.Add(stuck)
 		}

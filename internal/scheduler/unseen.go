@@ -28,7 +28,7 @@ func (d *devices) unseen() map[types.UID]string {
 
 // askForUnseen finds out which of the claims that no event has shown are gone again.
 // An informer does not tell of what came and went between two lists, and its devices
-// would stay taken. It is called when a pod finds no device.
+// would stay taken. It is called when a pod finds no device, and now and then.
 func (s *Scheduler) askForUnseen(ctx context.Context) {
 	unseen := s.world.devices.unseen()
 	if s.asking || len(unseen) == 0 || ctx.Err() != nil {

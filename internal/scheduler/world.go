@@ -272,7 +272,6 @@ func (w *world) setNamespace(name string, set labels.Set) { w.terms.setNamespace
 // forget drops classes and terms that no pod in the world and none in the queue
 // has: called now and then, so that what nobody asks for is not counted for ever.
 func (w *world) forget(waiting func(func(*pod))) {
-	w.devices.sweep()
 	kept, used := map[*class]bool{}, map[*term]bool{}
 	mark := func(p *pod) {
 		if !kept[p.class] {
