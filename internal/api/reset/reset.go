@@ -83,12 +83,7 @@ func Generation(obj, old metav1.Object, changed bool) {
 // protobuf first, which is a tenth of the work when they are the same, as they
 // mostly are.
 func Differ(a, b any) bool {
-	if x, ok := a.(message); ok {
-		if y, ok := b.(message); ok && identical(x, y) {
-			return false
-		}
-	}
-	return !apiequality.Semantic.DeepEqual(a, b)
+	return !SameProtobuf(a, b) && !apiequality.Semantic.DeepEqual(a, b)
 }
 
 // message is a pointer to a wire type.
@@ -97,7 +92,13 @@ type message interface {
 	MarshalToSizedBuffer([]byte) (int, error)
 }
 
-// identical says that two values have the same protobuf.
+// SameProtobuf says that two values have a protobuf, and the same.
+func SameProtobuf(a, b any) bool {
+	x, ok := a.(message)
+	y, also := b.(message)
+	return ok && also && identical(x, y)
+}
+
 func identical(x, y message) bool {
 	n := x.Size()
 	if n != y.Size() {

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/proa-dev/proa/internal/api"
+	apireset "github.com/proa-dev/proa/internal/api/reset"
 	"github.com/proa-dev/proa/internal/api/wire"
 	"github.com/proa-dev/proa/internal/apiserver/admission"
 	"github.com/proa-dev/proa/internal/cache"
@@ -233,19 +234,14 @@ func sameBody(obj api.Object, old *cache.Item) bool {
 	if !maps.Equal(obj.GetLabels(), old.Object.GetLabels()) || !maps.Equal(obj.GetAnnotations(), old.Object.GetAnnotations()) {
 		return false // without encoding anything
 	}
-	media := wire.Protobuf
-	if _, custom := obj.(runtime.Unstructured); custom {
-		media = wire.JSON
-	} else if now, err := wire.BodyLen(obj); err == nil {
-		if was, err := old.BinaryLen(); err == nil && now != was {
-			return false
-		}
+	if _, custom := obj.(runtime.Unstructured); !custom {
+		return apireset.SameProtobuf(obj, old.Object)
 	}
-	a, err := wire.Body(obj, media)
+	a, err := wire.Body(obj, wire.JSON)
 	if err != nil {
 		return false
 	}
-	b, err := wire.Body(old.Object, media)
+	b, err := wire.Body(old.Object, wire.JSON)
 	return err == nil && bytes.Equal(a, b)
 }
 
