@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"net"
 	"net/http"
 	"net/netip"
@@ -212,7 +211,7 @@ func (s *Server) writeList(w http.ResponseWriter, r *http.Request, list *verbs.L
 		}
 	}
 	send := func(to io.Writer) error {
-		return wire.List(to, gvk, &meta, each(list.Items, body), each(list.Items, length), want.Media)
+		return wire.List(to, gvk, &meta, verbs.Each(list, body), verbs.Each(list, length), want.Media)
 	}
 	if want.Pretty && want.Media == wire.JSON || len(list.Items) < 20 {
 		var b bytes.Buffer
@@ -229,17 +228,6 @@ func (s *Server) writeList(w http.ResponseWriter, r *http.Request, list *verbs.L
 		return
 	}
 	s.writeStream(w, r, http.StatusOK, want, send)
-}
-
-// each says something of every item.
-func each[T any](items []*cache.Item, of func(*cache.Item) (T, error)) iter.Seq2[T, error] {
-	return func(yield func(T, error) bool) {
-		for _, item := range items {
-			if !yield(of(item)) {
-				return
-			}
-		}
-	}
 }
 
 // writeStream sends an answer of unknown size.

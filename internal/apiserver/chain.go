@@ -14,6 +14,7 @@ import (
 
 	"github.com/proa-dev/proa/internal/apiserver/audit"
 	"github.com/proa-dev/proa/internal/apiserver/auth"
+	"github.com/proa-dev/proa/internal/apiserver/record"
 	"github.com/proa-dev/proa/internal/apiserver/request"
 )
 
@@ -62,7 +63,7 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := w.audit.Decide(r, user, info, longRunning(info)); err != nil {
-		s.fail(w, r, apierrors.NewInternalError(errors.New("failed to store audit event")))
+		s.fail(w, r, record.ErrNotStored())
 		return
 	}
 	if s.cfg.Authorizer != nil && impersonates(r.Header) {
@@ -132,12 +133,6 @@ func impersonates(h http.Header) bool {
 	return false
 }
 
-// Annotations of the audit record that say what was decided, and why.
-const (
-	decisionAnnotation = "authorization.k8s.io/decision"
-	reasonAnnotation   = "authorization.k8s.io/reason"
-)
-
 // authorize returns nil or a Forbidden Status.
 func (s *Server) authorize(ctx context.Context, w *response, u *request.User, i *request.Info, r *http.Request) error {
 	if s.cfg.Authorizer == nil {
@@ -150,20 +145,20 @@ func (s *Server) authorize(ctx context.Context, w *response, u *request.User, i 
 	switch {
 	case decision == auth.Allow:
 		m.Allowed.Done(took)
-		w.audit.Annotate(decisionAnnotation, "allow")
-		w.audit.Annotate(reasonAnnotation, why)
+		w.audit.Annotate(record.Decision, "allow")
+		w.audit.Annotate(record.Reason, why)
 		return nil
 	case err != nil:
 		m.Error.Done(took)
-		w.audit.Annotate(reasonAnnotation, "internal error")
+		w.audit.Annotate(record.Reason, "internal error")
 		return apierrors.NewInternalError(err)
 	case decision == auth.Deny:
 		m.Denied.Done(took)
 	default:
 		m.NoOpinion.Done(took)
 	}
-	w.audit.Annotate(decisionAnnotation, "forbid")
-	w.audit.Annotate(reasonAnnotation, why)
+	w.audit.Annotate(record.Decision, "forbid")
+	w.audit.Annotate(record.Reason, why)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	return auth.Forbidden(u, a, why)
 }

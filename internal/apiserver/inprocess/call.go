@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -51,10 +50,10 @@ func (u *User) recorded(method string, q *verbs.Request, query url.Values) (*cal
 	c := &call{u.Audit.Begin(r), q}
 	info := request.Parse(r)
 	if err := c.rec.Decide(r, u.User, info, info.Verb == "watch"); err != nil {
-		return c, c.failed(apierrors.NewInternalError(errors.New("failed to store audit event")))
+		return c, c.failed(record.ErrNotStored())
 	}
-	c.rec.Annotate("authorization.k8s.io/decision", "allow")
-	c.rec.Annotate("authorization.k8s.io/reason", "it is a part of the API server's process")
+	c.rec.Annotate(record.Decision, "allow")
+	c.rec.Annotate(record.Reason, "it is a part of the API server's process")
 	return c, nil
 }
 

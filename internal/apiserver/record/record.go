@@ -22,6 +22,18 @@ import (
 	"github.com/proa-dev/proa/internal/cache"
 )
 
+// Annotations of the audit record: whether a request was allowed, and why.
+const (
+	Decision = "authorization.k8s.io/decision"
+	Reason   = "authorization.k8s.io/reason"
+)
+
+// ErrNotStored is what a request is told whose audit record, without which nothing may
+// be done, was not taken.
+func ErrNotStored() error {
+	return apierrors.NewInternalError(errors.New("failed to store audit event"))
+}
+
 // Sent records the object in a body, which is in the version of storage; k is what
 // it is called there.
 func Sent(rec *audit.Record, obj runtime.Object, k api.Served) {
@@ -84,13 +96,8 @@ func List(rec *audit.Record, list *verbs.List, k api.Served) {
 	meta := metav1.ListMeta{ResourceVersion: strconv.FormatInt(list.Revision, 10), Continue: list.Continue, RemainingItemCount: list.Remaining}
 	rec.Answered(func(to io.Writer) error {
 		var scratch []byte
-		return wire.List(to, gvk, &meta, func(yield func(wire.Text, error) bool) {
-			for _, item := range list.Items {
-				if !yield(verbs.Listed(item, k, wire.JSON, &scratch)) {
-					return
-				}
-			}
-		}, nil, wire.JSON)
+		body := func(item *cache.Item) (wire.Text, error) { return verbs.Listed(item, k, wire.JSON, &scratch) }
+		return wire.List(to, gvk, &meta, verbs.Each(list, body), nil, wire.JSON)
 	})
 }
 

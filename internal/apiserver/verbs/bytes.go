@@ -2,6 +2,7 @@ package verbs
 
 import (
 	"errors"
+	"iter"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -61,6 +62,17 @@ func Listed(item *cache.Item, k api.Served, m wire.Media, scratch *[]byte) (wire
 	body, err := appendBody((*scratch)[:0], item, m)
 	*scratch = body
 	return wire.Plain(body), err
+}
+
+// Each says something of every item of a list.
+func Each[T any](list *List, of func(*cache.Item) (T, error)) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for _, item := range list.Items {
+			if !yield(of(item)) {
+				return
+			}
+		}
+	}
 }
 
 func appendBody(dst []byte, item *cache.Item, m wire.Media) ([]byte, error) {
